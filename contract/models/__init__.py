@@ -1,0 +1,1 @@
+"""Pure numpy models: arrays, merge, withdraw, solve, score. One file a family."""

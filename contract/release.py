@@ -1,0 +1,177 @@
+"""What a node gets back: the models of a cohort, their version, and whence they come."""
+
+from pathlib import Path
+
+import msgspec
+import numpy as np
+
+from contract import npz
+from contract.block import Arrays, Floats
+from contract.errors import ContractError
+from contract.models.layers import LayersModel
+from contract.models.moments import HealthModel
+from contract.models.ridge import Basis, RidgeModel, width
+from contract.spec import AssetClass, Ridge, RulModel, Sklearn, rul_name
+
+
+class Manifest(msgspec.Struct, frozen=True):
+    """What is known of a release beside its arrays.
+
+    Attributes:
+        contract: ``contract.VERSION`` of the side that wrote it.
+        asset_class: the spec its models were trained for.
+        version: counts up from 1 within a cohort; 0 is a device's own.
+        parent: the version before, 0 for none.
+        created_ns: when, nanoseconds since 1970 UTC.
+        contributors: nodes whose data is in it.
+        rul_model: which of the RUL models judges.
+        metrics: what was measured on the devices' held-out lives.
+        epochs: per contributor, which of its contributions.
+    """
+
+    contract: int
+    asset_class: AssetClass
+    version: int
+    parent: int
+    created_ns: int
+    contributors: tuple[str, ...]
+    rul_model: str
+    metrics: dict[str, float]
+    epochs: dict[str, int] = {}
+
+
+Predictor = RidgeModel | LayersModel
+
+
+class Release:
+    """Arrays and manifest, and the models they make.
+
+    Attributes:
+        manifest: see there.
+        arrays: everything the models need, by name.
+        digest: SHA-256 of both.
+    """
+
+    def __init__(self, manifest: Manifest, arrays: Arrays) -> None:
+        self.manifest = manifest
+        self.arrays = arrays
+        self.digest = npz.digest_of(msgspec.json.encode(manifest, order="sorted"), arrays)
+        spec = manifest.asset_class
+        self.health = (
+            HealthModel.from_arrays(arrays, "health/model/")
+            if "health/model/axes" in arrays
+            else None
+        )
+        self.basis = Basis.from_arrays(arrays) if "basis/mean" in arrays else None
+        self.rul: dict[str, Predictor] = {}
+        for model in spec.rul:
+            predictor = self._predictor(model)
+            if predictor is not None:
+                self.rul[rul_name(model)] = predictor
+        self._check()
+
+    def _predictor(self, model: RulModel) -> Predictor | None:
+        cap_h = self.manifest.asset_class.cap_h
+        if self.basis is None:
+            return None
+        if isinstance(model, Ridge):
+            if "ridge/coefficients" not in self.arrays:
+                return None
+            coefficients = np.asarray(self.arrays["ridge/coefficients"], dtype=np.float64)
+            return RidgeModel(model, self.basis, coefficients, cap_h)
+        if isinstance(model, Sklearn) and "sklearn/w0" in self.arrays:
+            return LayersModel.from_arrays(self.arrays, "sklearn/", self.basis, cap_h)
+        return None
+
+    def _check(self) -> None:
+        """Refuse what would only fail at the first reading: shapes and numbers."""
+        spec = self.manifest.asset_class
+        columns = len(spec.channels) * len(spec.stats)
+        watched = len(spec.channels) * len(spec.health_stats)
+        for name, array in self.arrays.items():
+            # The scale of a column that never moved is infinite, by intent.
+            numbers = array[array != np.inf] if name == "basis/scale" else array
+            if not np.isfinite(numbers).all():
+                raise ContractError(f"release: array {name} holds numbers that are not finite")
+        if self.health is not None and self.health.axes.shape[0] != watched:
+            raise ContractError(
+                f"release: health model for {self.health.axes.shape[0]} features, not {watched}"
+            )
+        if self.basis is not None and self.basis.mean.shape != (columns,):
+            raise ContractError(f"release: basis of shape {self.basis.mean.shape}, not {columns}")
+        for predictor in self.rul.values():
+            if isinstance(predictor, RidgeModel):
+                if predictor.coefficients.shape != (width(columns, predictor.spec),):
+                    raise ContractError("release: ridge coefficients have the wrong shape")
+            else:
+                predictor.predict(np.zeros((1, columns)))
+
+    @property
+    def version(self) -> int:
+        """Return the version within the cohort."""
+        return self.manifest.version
+
+    def predict(self, X: Floats, model: str = "") -> Floats:
+        """Return remaining life in hours ``(n,)`` for raw feature vectors ``(n, F)``."""
+        name = model or self.manifest.rul_model
+        if name not in self.rul:
+            raise ContractError(f"release {self.version} holds no RUL model {name!r}")
+        return self.rul[name].predict(X)
+
+    def score(self, Z: Floats) -> Floats:
+        """Return the anomaly score ``(n,)`` of rows in their assets' own standardisation.
+
+        1 is the limit of healthy; higher is worse.
+        """
+        if self.health is None:
+            raise ContractError(f"release {self.version} holds no health model")
+        return np.array([self.health.score(z)[0] for z in Z])
+
+    def to_bytes(self) -> bytes:
+        """Return the content of a release file."""
+        return npz.to_bytes(msgspec.json.encode((self.digest, self.manifest)), self.arrays)
+
+    def save(self, path: Path) -> None:
+        """Write as ``.npz``, whole or not at all."""
+        npz.write(path, self.to_bytes())
+
+    @classmethod
+    def from_bytes(cls, content: bytes, name: str) -> "Release":
+        """Read a release and check its digest; ``name`` is said in errors.
+
+        Raises:
+            ContractError: truncated, altered, of another contract version, or not finite.
+        """
+        from contract import VERSION  # noqa: PLC0415  # defined beside this import
+
+        head, arrays = npz.from_bytes(content, name)
+        try:
+            contract = msgspec.json.decode(head, type=tuple[str, _AnyManifest])[1].contract
+            if contract != VERSION:
+                raise ContractError(
+                    f"{name}: written for contract {contract}, this is {VERSION}; "
+                    "update the older side"
+                )
+            digest, manifest = msgspec.json.decode(head, type=tuple[str, Manifest])
+        except msgspec.MsgspecError as error:
+            raise ContractError(f"{name}: its manifest cannot be read ({error})") from error
+        try:
+            release = cls(manifest, arrays)
+        except (KeyError, ValueError, IndexError) as error:
+            raise ContractError(f"{name}: its arrays do not fit its manifest ({error})") from error
+        if release.digest != digest:
+            raise ContractError(f"{name}: its content does not match its digest")
+        return release
+
+
+class _AnyManifest(msgspec.Struct):
+    contract: int
+
+
+def load_model(path: str | Path) -> Release:
+    """Read a release from a file, ready to ``predict`` and ``score``; raises ``ContractError``."""
+    try:
+        content = Path(path).read_bytes()
+    except OSError as error:
+        raise ContractError(f"{path}: cannot be read ({error.strerror})") from error
+    return Release.from_bytes(content, str(path))

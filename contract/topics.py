@@ -1,0 +1,58 @@
+"""Topic names: ``runout/v1/<site>/<node>/<asset>/<leaf>``; one place builds and reads them."""
+
+from typing import NamedTuple
+
+from contract.errors import DecodeError
+
+PREFIX = "runout/v1"
+READINGS = "readings"
+"""Leaf of a message with several channels of an asset; a leaf that is not reserved is a channel."""
+EVENT = "event"
+HEALTH = "health"
+ALERT = "alert"
+RESULTS = frozenset({HEALTH, ALERT})
+STATUS = "status"
+RESERVED = frozenset({READINGS, EVENT, HEALTH, ALERT, STATUS, "feature", "verdict"})
+
+
+class Topic(NamedTuple):
+    """The four names in a topic."""
+
+    site: str
+    node: str
+    asset: str
+    leaf: str
+
+
+def asset_topic(site: str, node: str, asset: str, leaf: str) -> str:
+    """Build the topic of one leaf of an asset.
+
+    >>> asset_topic("north", "rpi-1", "pump-3", READINGS)
+    'runout/v1/north/rpi-1/pump-3/readings'
+    """
+    return f"{PREFIX}/{site}/{node}/{asset}/{leaf}"
+
+
+def status_topic(site: str, node: str) -> str:
+    """Build the retained topic on which a node says how it is."""
+    return f"{PREFIX}/{site}/{node}/{STATUS}"
+
+
+def subscription(site: str, node: str) -> str:
+    """Build the pattern that matches everything said of a node's assets."""
+    return f"{PREFIX}/{site}/{node}/+/+"
+
+
+def check_name(name: str, what: str) -> str:
+    """Return ``name`` if it can stand in a topic; raise ``ValueError`` otherwise."""
+    if not name or any(c in "/+#\0" or c.isspace() for c in name):
+        raise ValueError(f"{what} {name!r} must be non-empty, without / + # or blanks")
+    return name
+
+
+def parse(topic: str) -> Topic:
+    """Read an asset's topic; raises ``DecodeError`` (reason ``topic``) on any other."""
+    parts = topic.split("/")
+    if len(parts) != 6 or not topic.startswith(PREFIX + "/") or not all(parts):
+        raise DecodeError("topic", f"topic {topic!r} is not {PREFIX}/<site>/<node>/<asset>/<leaf>")
+    return Topic(*parts[2:])

@@ -1,0 +1,70 @@
+"""What a node sends and is asked: a head of words and numbers, and arrays. Never its readings."""
+
+import msgspec
+
+from contract.block import Arrays
+from contract.spec import AssetClass
+
+STATISTICS = "statistics"
+"""Phase 1: moments of features (the basis to come) and of healthy behaviour."""
+FIT = "fit"
+"""Phase 2 and on: sums of the ridge model, and scikit-learn weights after local passes."""
+EVALUATE = "evaluate"
+"""Judge a candidate on the device's own held-out lives."""
+
+
+class Request(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What the server asks of a node; beside it travel the arrays to start from.
+
+    Attributes:
+        contract: of the server.
+        phase: one of the three above.
+        asset_class: name of the cohort; empty: the node's only one.
+        digest: of the cohort's spec; empty on the first contact.
+        round: counts up over the life of the server.
+        models: RUL models wanted in this phase, by name; empty: all of the class.
+        seed: of what is random in the node's local training.
+    """
+
+    contract: int
+    phase: str
+    asset_class: str
+    digest: str
+    round: int
+    models: tuple[str, ...] = ()
+    seed: int = 0
+
+
+class UpdateHead(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Who contributes, to what, and how much.
+
+    Attributes:
+        contract: of the node.
+        phase: which question this answers.
+        asset_class: the spec the node runs, digest included in it.
+        node: the node's own name, one for the whole of its life.
+        epoch: journal position: a later contribution of the node replaces an earlier one.
+        rows: feature vectors behind the sums.
+        lives: finished lives behind them.
+        heldout: finished lives kept aside.
+        live_version: release that judges on the node; 0: its own models.
+        metrics: RMSE on held-out lives and the like, by name.
+    """
+
+    contract: int
+    phase: str
+    asset_class: AssetClass
+    node: str
+    epoch: int
+    rows: int
+    lives: int
+    heldout: int
+    live_version: int
+    metrics: dict[str, float]
+
+
+class Update(msgspec.Struct, frozen=True):
+    """A head and its arrays."""
+
+    head: UpdateHead
+    arrays: Arrays
