@@ -103,6 +103,7 @@ class NodeStatus(msgspec.Struct, frozen=True):
             not: a sender that is told to wait for the agent counts on it.
         rejected: payloads that could not be used.
         repeated: rows that came again.
+        late: rows older than what was there already.
         bad: values marked bad.
         assets: known.
         lives: finished lives known.
@@ -115,6 +116,7 @@ class NodeStatus(msgspec.Struct, frozen=True):
     readings: int = 0
     rejected: int = 0
     repeated: int = 0
+    late: int = 0
     bad: int = 0
     assets: int = 0
     lives: int = 0

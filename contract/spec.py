@@ -109,6 +109,7 @@ class AssetClass(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         cap_h: remaining life is learnt and told up to here, in hours.
         health: the model that says how far an asset is from healthy.
         rul: the models that say how long is left; the first judges until a release says otherwise.
+        alert_rul_h: an alert is also raised when less than this is left, in hours; 0: never.
         holdout: every n-th finished life is kept from training and used to judge; 0: none.
         max_life_rows: feature vectors kept of one life; a longer life keeps its last ones.
     """
@@ -121,6 +122,7 @@ class AssetClass(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     cap_h: Annotated[float, msgspec.Meta(gt=0)] = 125.0
     health: Moments = Moments()
     rul: tuple[RulModel, ...] = ()
+    alert_rul_h: Annotated[float, msgspec.Meta(ge=0)] = 0.0
     holdout: Annotated[int, msgspec.Meta(ge=0)] = 5
     max_life_rows: Positive = 20_000
 
@@ -156,9 +158,21 @@ class AssetClass(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         """Return the statistics that the health model watches."""
         return self.health.stats or self.stats
 
+    def features_digest(self) -> str:
+        """Return the digest of what the columns of a feature vector mean."""
+        return _digest([[(c.name, c.unit) for c in self.channels], self.stats, self.hop])
+
     def digest(self) -> str:
-        """Return the digest of all that must agree for two devices' models to be merged."""
-        return hashlib.sha256(msgspec.json.encode(self, order="sorted")).hexdigest()[:16]
+        """Return the digest of all that must agree for two devices' models to be merged.
+
+        How soon a device warns, and what it keeps to judge by, is its own affair.
+        """
+        health = [self.health_stats, self.health.baseline, self.health.variance]
+        return _digest([self.name, self.features_digest(), self.cap_h, health, self.rul])
+
+
+def _digest(what: list[object]) -> str:
+    return hashlib.sha256(msgspec.json.encode(what, order="sorted")).hexdigest()[:16]
 
 
 def rul_name(model: RulModel) -> str:

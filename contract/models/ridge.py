@@ -4,6 +4,7 @@ Random Fourier features: Rahimi and Recht, *Random features for large-scale kern
 ReLU features: the same with the arc-cosine kernel (Cho and Saul 2009).
 """
 
+import math
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -67,7 +68,7 @@ def projection(size: int, spec: Ridge) -> tuple[Floats, Floats]:
     if spec.activation == "fourier":
         # A uniform phase, from the angle of the same draw.
         offsets = 2.0 * np.pi * uniform[count + size * spec.random :]
-    return np.ascontiguousarray(weights * (spec.width / np.sqrt(size))), offsets
+    return np.ascontiguousarray(weights * (spec.width / math.sqrt(size))), offsets
 
 
 def expand(Z: Floats, spec: Ridge) -> Floats:
@@ -78,7 +79,7 @@ def expand(Z: Floats, spec: Ridge) -> Floats:
         np.cos(drawn, out=drawn)
     else:
         np.maximum(drawn, 0.0, out=drawn)
-    drawn *= np.sqrt(2.0 / max(spec.random, 1)) * np.sqrt(Z.shape[1])
+    drawn *= math.sqrt(2.0 / max(spec.random, 1) * Z.shape[1])
     return np.concatenate([np.ones((len(Z), 1)), Z, drawn], axis=1)
 
 
@@ -158,11 +159,10 @@ class GramSums:
         """Return the coefficients ``(D,)``; the intercept is not penalised."""
         if not self.n:
             raise ContractError("no rows to learn remaining life from")
-        damped = self.gram / self.n
+        damped: Floats = np.divide(self.gram, self.n)
         damped[np.diag_indices_from(damped)] += penalty
         damped[0, 0] -= penalty * (1.0 - 1e-9)
-        coefficients: Floats = np.linalg.solve(damped, self.target / self.n)
-        return coefficients
+        return np.asarray(np.linalg.solve(damped, self.target / self.n), dtype=np.float64)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -1,0 +1,267 @@
+"""The loop: take what there is, journal it, judge it, commit, acknowledge, publish."""
+
+import logging
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+
+import msgspec
+
+from agent.batch import Assembler, Batch, Rejected, Swap
+from agent.config import AgentConfig
+from agent.intake import Intake
+from agent.mqtt import Link
+from agent.pipeline import Outcome, Pipeline
+from agent.publish import Publisher
+from agent.rollout import Rollout, Verdict
+from agent.store import Result, Store
+from contract import topics
+from contract.errors import ContractError, RunoutError
+from contract.report import Alert, NodeStatus
+
+log = logging.getLogger("runout.agent")
+
+_json = msgspec.json.Encoder()
+
+
+class Engine:
+    """Store and pipeline: what a batch does to them, and how they come back after a kill.
+
+    Attributes:
+        rejected: messages that could not be used, by reason, since this process began.
+    """
+
+    def __init__(self, config: AgentConfig, opened: ExitStack) -> None:
+        self.config = config
+        self.store = Store(config.state, config.keep)
+        opened.callback(self.store.close)
+        self.rollout = Rollout(config)
+        self.pipeline = Pipeline(config, self.store, self.rollout.find)
+        self.rejected: dict[str, int] = {}
+        for spec in config.asset_class:
+            if self.store.forget_other_features(spec):
+                log.warning(
+                    "the asset class was configured with other channels or features: "
+                    "its lives and windows begin anew",
+                    extra={"asset_class": spec.name},
+                )
+        self._recover()
+        self.store.begin()
+        self.store.set_meta("node", config.name)
+        for spec in config.asset_class:
+            self.store.set_meta(f"class/{spec.name}", msgspec.json.encode(spec).decode())
+        self.store.commit()
+
+    def _recover(self) -> None:
+        """Take the newest whole checkpoint, and replay the journal behind it."""
+        seq = 0
+        for head, arrays in self.store.checkpoints():
+            try:
+                self.pipeline.restore(head, arrays)
+            except (ContractError, KeyError, ValueError) as error:
+                log.warning("a checkpoint was not used", extra={"error": str(error)})
+                self.pipeline = Pipeline(self.config, self.store, self.rollout.find)
+                continue
+            seq = int(str(head["seq"]))
+            break
+        first = self.store.first_seq()
+        if first > seq + 1:
+            log.error("the journal does not reach back to the checkpoint: windows begin anew")
+        self.store.seq = max(self.store.seq, seq)
+        replayed = 0
+        for number, body in self.store.replay(seq):
+            try:
+                # What it says was said, and committed, the first time.
+                self.pipeline.process(Batch.decode(body))
+            except ContractError as error:
+                log.error(
+                    "a journalled batch was skipped", extra={"seq": number, "error": str(error)}
+                )
+            replayed += 1
+        if seq or replayed:
+            log.info("state restored", extra={"checkpoint": seq, "batches_replayed": replayed})
+
+    def process(self, batch: Batch, rejected: list[Rejected] | None = None) -> list[Outcome]:
+        """Journal, judge and commit one batch; after this it may be acknowledged."""
+        self.store.begin()
+        self.store.journal(batch.encode())
+        outcomes = self.pipeline.process(batch)
+        if outcomes:
+            self.store.add_results([_result(outcome) for outcome in outcomes])
+        if rejected:
+            self.store.quarantine(rejected, self.config.limits.quarantine)
+            for message in rejected:
+                self._count(message)
+        if batch.swap:
+            live = f"{batch.swap.version} {batch.swap.digest}"
+            self.store.set_meta(f"live/{batch.swap.asset_class}", live)
+        self.store.commit()
+        return outcomes
+
+    def _count(self, message: Rejected) -> None:
+        seen = self.rejected.get(message.reason, 0)
+        self.rejected[message.reason] = seen + 1
+        if seen & (seen + 1) == 0:  # the 1st, 2nd, 4th, 8th...
+            log.warning(
+                "message rejected",
+                extra={
+                    "topic": message.arrival.topic,
+                    "reason": message.reason,
+                    "error": message.text,
+                },
+            )
+
+    def swap(self, swap: Swap) -> None:
+        """Let a release judge, from a known place in the journal on."""
+        self.process(Batch([], [], swap=swap))
+
+    def consider_releases(self, at_ns: int) -> list[Verdict]:
+        """Judge what lies in the inbox, and promote what is good."""
+        return [self._consider(path, at_ns) for path in self.rollout.waiting()]
+
+    def _consider(self, path: Path, at_ns: int) -> Verdict:
+        groups = self.pipeline.groups
+        name = path.name.rpartition("-v")[0]
+        heldout = self.store.heldout(groups[name].spec) if name in groups else []
+        verdict = self.rollout.consider(path, groups, heldout)
+        if verdict.promoted:
+            self.swap(Swap(verdict.asset_class, verdict.version, verdict.digest))
+        # Only now: a kill before this finds the release in the inbox once more.
+        path.unlink()
+        word = "promoted" if verdict.promoted else "rejected"
+        self.store.note_rollout(
+            at_ns, verdict.asset_class, verdict.version, verdict.digest, word, verdict.reason
+        )
+        log.info("release %s", word, extra={"version": verdict.version, "reason": verdict.reason})
+        return verdict
+
+    def checkpoint(self) -> None:
+        """Write the state, as of the last commit."""
+        for asset in self.pipeline.assets.values():
+            if asset.group.spec.rul:
+                self.store.trim(asset.name, asset.life, asset.group.spec.max_life_rows)
+        self.store.checkpoint(*self.pipeline.arrays())
+
+    def status(self, *, online: bool) -> NodeStatus:
+        """Return how the node is."""
+        pipeline = self.pipeline
+        counts = pipeline.counts
+        return NodeStatus(
+            node=self.config.name,
+            online=online,
+            readings=counts.readings + counts.rejected,
+            rejected=counts.rejected,
+            repeated=counts.repeated,
+            late=counts.late,
+            bad=sum(counts.bad.values()),
+            assets=len(pipeline.assets),
+            lives=counts.lives,
+            events=counts.events,
+            live={
+                name: group.release.version if group.release else 0
+                for name, group in pipeline.groups.items()
+            },
+        )
+
+
+def _result(outcome: Outcome) -> Result:
+    kind = topics.ALERT if isinstance(outcome, Alert) else topics.HEALTH
+    return outcome.asset, kind, _json.encode(outcome)
+
+
+def run(config: AgentConfig, stopping: Callable[[], bool], intake: Intake) -> None:
+    """Run until ``stopping`` says so; ``intake.wake`` ends a wait early.
+
+    Raises:
+        RunoutError: the network's thread died.
+    """
+    with ExitStack() as opened:
+        engine = Engine(config, opened)
+        site, node = config.node.site, config.name
+        status_topic = topics.status_topic(site, node)
+        gone = _json.encode(NodeStatus(node=node, online=False))
+        link = Link(
+            config.mqtt,
+            client_id=f"runout-{site}-{node}",
+            topics=config.mqtt.topics or (topics.subscription(site, node),),
+            will=(status_topic, gone),
+            receive=intake.put,
+        )
+        opened.callback(link.close)
+        publisher = Publisher(engine.store, link, site, node)
+        _Loop(engine, link, publisher, intake, status_topic).run(stopping)
+
+
+class _Loop:
+    """The main thread's turn, and what is due at its own times."""
+
+    def __init__(
+        self, engine: Engine, link: Link, publisher: Publisher, intake: Intake, status_topic: str
+    ) -> None:
+        self._engine = engine
+        self._link = link
+        self._publisher = publisher
+        self._intake = intake
+        self._status_topic = status_topic
+        self._assembler = Assembler(engine.config)
+        self._told: NodeStatus | None = None
+        self._was_connected = False
+
+    def run(self, stopping: Callable[[], bool]) -> None:
+        config = self._engine.config
+        checkpointed = told = looked = time.monotonic()
+        self._link.open()
+        while not stopping():
+            self._turn()
+            now = time.monotonic()
+            if now - looked >= 0.5:
+                looked = now
+                self._look_around()
+            if (
+                now - told >= config.report.status_s
+                or self._link.connected.is_set() != self._was_connected
+            ):
+                told = now
+                self._tell()
+            if now - checkpointed >= config.keep.checkpoint_s:
+                checkpointed = now
+                self._engine.checkpoint()
+        self._end()
+
+    def _turn(self) -> None:
+        arrivals = self._intake.take(0.1)
+        if arrivals:
+            batch, rejected = self._assembler.assemble(arrivals)
+            if batch.rows or batch.events or rejected:
+                self._engine.process(batch, rejected)
+            self._link.acknowledge([arrival.token for arrival in arrivals])
+        self._publisher.pump()
+
+    def _look_around(self) -> None:
+        if not self._link.alive:
+            raise RunoutError("the network's thread has ended: restart the agent")
+        self._engine.consider_releases(time.time_ns())
+        self._publisher.save()
+
+    def _tell(self, *, online: bool = True) -> None:
+        self._was_connected = self._link.connected.is_set()
+        status = self._engine.status(online=online)
+        if self._was_connected and (status != self._told or not online):
+            self._link.publish(self._status_topic, _json.encode(status), retain=True)
+            self._told = status
+        elif not self._was_connected:
+            self._told = None  # tell it again once there is somebody to tell
+
+    def _end(self) -> None:
+        """Leave tidily: everything said, a checkpoint, and offline on the status topic."""
+        deadline = time.monotonic() + 3.0
+        self._tell(online=False)
+        while self._link.connected.is_set() and time.monotonic() < deadline:
+            self._publisher.pump()
+            if self._publisher.idle:
+                break
+            self._intake.take(0.02)
+        self._publisher.save()
+        self._engine.checkpoint()
+        log.info("stopped", extra={"readings": self._engine.pipeline.counts.readings})

@@ -1,0 +1,161 @@
+"""The command ``runout-agent``: run, check, status, node."""
+
+import argparse
+import logging
+import os
+import shlex
+import shutil
+import signal
+import sys
+from pathlib import Path
+
+from contract.errors import RunoutError
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command; returns the exit code: 0 done, 1 a bad state, 2 a mistake to mend."""
+    arguments = _parser().parse_args(argv)
+    try:
+        code: int = arguments.do(arguments)
+    except RunoutError as error:
+        print(f"runout-agent: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+    return code
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="runout-agent",
+        description="Reads a machine's telemetry, learns what healthy looks like, says what is "
+        "wrong, why, and how long is left. Works offline.",
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    def command(name: str, do: object, text: str) -> argparse.ArgumentParser:
+        sub = commands.add_parser(name, help=text, description=text)
+        sub.add_argument(
+            "--config", type=Path, required=True, metavar="FILE", help="e.g. configs/agent.toml"
+        )
+        sub.set_defaults(do=do)
+        return sub
+
+    run = command("run", _run, "Run until SIGINT or SIGTERM.")
+    run.add_argument("--verbose", action="store_true", help="log debugging detail too")
+    command("check", _check, "Check a configuration and say what the agent would do with it.")
+    status = command("status", _status, "Show what the agent knows; it may be running or not.")
+    status.add_argument("--json", action="store_true", help="one JSON object, for programs")
+    node = command(
+        "node",
+        _node,
+        "Join the federation: run Flower's SuperNode for this agent, until SIGINT or SIGTERM.",
+    )
+    node.add_argument("--print", action="store_true", help="print the command in place of it")
+    return parser
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    # One thread of linear algebra: the vectors are short, the other cores are others'.
+    for name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"):
+        os.environ.setdefault(name, "1")
+    from agent.app import run
+    from agent.config import load
+    from agent.intake import Intake
+    from agent.log import set_up
+
+    config = load(arguments.config)
+    set_up(logging.DEBUG if arguments.verbose else logging.INFO)
+    intake = Intake(config.limits.intake)
+    stopping: list[int] = []
+
+    def stop(number: int, _frame: object) -> None:
+        stopping.append(number)
+        intake.wake()
+
+    signal.signal(signal.SIGINT, stop)
+    signal.signal(signal.SIGTERM, stop)
+    logging.getLogger("runout.agent").info(
+        "started", extra={"node": config.name, "state": str(config.state), "pid": os.getpid()}
+    )
+    run(config, lambda: bool(stopping), intake)
+    return 0
+
+
+def _check(arguments: argparse.Namespace) -> int:
+    from agent.config import load
+    from contract.features import FeatureSpec
+    from contract.spec import rul_name
+
+    config = load(arguments.config)
+    print(f"{arguments.config}: good")
+    print(f"  node    {config.name} at site {config.node.site}, state in {config.state}")
+    tls = "TLS" if config.mqtt.tls else "no TLS"
+    print(f"  broker  {config.mqtt.host}:{config.mqtt.port}, {tls}")
+    for spec in config.asset_class:
+        names = ", ".join(rul_name(model) for model in spec.rul) or "none"
+        print(f"  class   {spec.name}, digest {spec.digest()}")
+        print(f"          {len(spec.channels)} channels: {', '.join(spec.channel_names)}")
+        print(f"          {len(FeatureSpec.of(spec))} features, every {spec.hop} rows")
+        print(f"          remaining life by: {names}")
+    for pattern, name in config.assets.items():
+        print(f"  assets  {pattern} are of class {name}")
+    return 0
+
+
+def _status(arguments: argparse.Namespace) -> int:
+    from agent.config import load
+    from agent.status import as_json, as_text, read
+
+    seen = read(load(arguments.config))
+    print(as_json(seen) if arguments.json else as_text(seen))
+    return 0
+
+
+def _node(arguments: argparse.Namespace) -> int:
+    from agent.config import is_loopback, load
+
+    config = load(arguments.config)
+    federation = config.federation
+    command = ["flower-supernode", "--superlink", federation.superlink]
+    if federation.ca:
+        command += ["--root-certificates", federation.ca]
+    elif is_loopback(federation.superlink.rpartition(":")[0].strip("[]")):
+        command += ["--insecure"]
+    else:
+        raise RunoutError(
+            f"{arguments.config}: federation.superlink {federation.superlink!r} is beyond "
+            "loopback: give federation.ca"
+        )
+    if federation.key:
+        command += ["--auth-supernode-private-key", federation.key]
+    state = config.state.resolve()
+    command += ["--port", str(federation.port or _free_port())]
+    command += ["--node-config", f'node="{config.name}" state="{state}"']
+    if arguments.print:
+        print(shlex.join(command))
+        return 0
+    beside = Path(sys.executable).with_name(command[0])
+    program = str(beside) if beside.exists() else shutil.which(command[0])
+    if program is None:
+        raise RunoutError("flower-supernode is not installed: pip install flwr")
+    # The node's own processes look for each other on PATH.
+    os.environ["PATH"] = f"{Path(program).parent}{os.pathsep}{os.environ.get('PATH', '')}"
+    os.environ |= {"FLWR_TELEMETRY_ENABLED": "0", "FLWR_DISABLE_UPDATE_CHECK": "1"}
+    os.environ.setdefault("FLWR_HOME", str(state / "flwr"))
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    sys.stdout.flush()
+    os.execv(program, command)  # noqa: S606  # a fixed program; it takes this one's place
+    return 0
+
+
+def _free_port() -> int:
+    import socket
+
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

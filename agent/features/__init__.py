@@ -1,0 +1,1 @@
+"""Rolling features. ``window`` holds the rows and computes; the names are in ``contract.spec``."""

@@ -1,0 +1,133 @@
+"""Join an asset's readings into rows in the order of time; tell what is late or came again.
+
+A message with a whole row is a row. Readings of single channels that bear the same time are
+joined: the row is closed when every channel has spoken or when a later time comes.
+"""
+
+from collections import deque
+
+import numpy as np
+from numpy.typing import NDArray
+
+from contract.block import Floats
+
+RECENT = 256
+"""Times kept per asset to tell a repeated row from a late one."""
+
+
+class Joined:
+    """Rows that are complete, in time order, and what was not made into a row."""
+
+    __slots__ = ("late", "pos", "repeated", "t_ns", "values")
+
+    def __init__(
+        self, t_ns: NDArray[np.int64], values: Floats, pos: NDArray[np.int64], late: int, again: int
+    ) -> None:
+        self.t_ns = t_ns
+        self.values = values
+        self.pos = pos
+        self.late = late
+        self.repeated = again
+
+
+class Frame:
+    """The rows of one asset.
+
+    Attributes:
+        last_ns: time of the last closed row.
+    """
+
+    def __init__(self, channels: int) -> None:
+        self._channels = channels
+        self.last_ns = np.iinfo(np.int64).min
+        self._recent: deque[int] = deque(maxlen=RECENT)
+        self._open_ns: int | None = None
+        self._open = np.full(channels, np.nan)
+
+    def push(
+        self,
+        t_ns: NDArray[np.int64],
+        values: Floats,
+        pos: NDArray[np.int64],
+        whole: NDArray[np.bool_],
+    ) -> Joined:
+        """Take readings ``(n, C)`` in the order of arrival; NaN: nothing was said of it."""
+        if (
+            self._open_ns is None
+            and t_ns[0] > self.last_ns
+            and (whole.all() or not np.isnan(values).any())
+            and (np.diff(t_ns) > 0).all()
+        ):
+            self.last_ns = int(t_ns[-1])
+            self._recent.extend(t_ns[-RECENT:].tolist())
+            return Joined(t_ns, values, pos, 0, 0)
+        return self._join(t_ns.tolist(), values, pos.tolist(), whole.tolist())
+
+    def flush(self) -> tuple[int, Floats] | None:
+        """Close the open row, as a life event does."""
+        if self._open_ns is None:
+            return None
+        row = (self._open_ns, self._open.copy())
+        self._close()
+        return row
+
+    def _close(self) -> None:
+        assert self._open_ns is not None  # noqa: S101  # for the type checker; callers looked
+        self.last_ns = self._open_ns
+        self._recent.append(self._open_ns)
+        self._open_ns = None
+        self._open[:] = np.nan
+
+    def _join(self, times: list[int], values: Floats, pos: list[int], whole: list[bool]) -> Joined:
+        rows: list[tuple[int, Floats, int]] = []
+        late = repeated = 0
+        for t, row, at, is_whole in zip(times, values, pos, whole, strict=True):
+            if t <= self.last_ns:
+                if t in self._recent:
+                    repeated += 1
+                else:
+                    late += 1
+                continue
+            if self._open_ns is not None and t < self._open_ns:
+                late += 1
+                continue
+            if self._open_ns is not None and t > self._open_ns:
+                rows.append((self._open_ns, self._open.copy(), at))
+                self._close()
+            said = ~np.isnan(row)
+            if self._open_ns == t and not is_whole and not np.isnan(self._open[said]).any():
+                repeated += 1
+                continue
+            self._open_ns = t
+            # What was said first stands: the same time with another value is a repetition.
+            fill = said & np.isnan(self._open)
+            self._open[fill] = row[fill]
+            if is_whole or not np.isnan(self._open).any():
+                rows.append((t, self._open.copy(), at))
+                self._close()
+        return Joined(
+            np.array([r[0] for r in rows], dtype=np.int64),
+            np.array([r[1] for r in rows]).reshape(len(rows), self._channels),
+            np.array([r[2] for r in rows], dtype=np.int64),
+            late,
+            repeated,
+        )
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """Return the state, in arrays of fixed shape."""
+        recent = np.full(RECENT, np.iinfo(np.int64).min)
+        recent[: len(self._recent)] = list(self._recent)
+        open_ns = np.iinfo(np.int64).min if self._open_ns is None else self._open_ns
+        return {
+            "frame/times": np.array([self.last_ns, open_ns, len(self._recent)]),
+            "frame/recent": recent,
+            "frame/open": self._open.copy(),
+        }
+
+    def restore(self, arrays: dict[str, np.ndarray]) -> None:
+        """Take back what ``arrays`` returned."""
+        last, open_ns, count = (int(v) for v in arrays["frame/times"])
+        self.last_ns = last
+        self._open_ns = None if open_ns == np.iinfo(np.int64).min else open_ns
+        self._recent = deque(arrays["frame/recent"][:count].tolist(), maxlen=RECENT)
+        self._open = np.array(arrays["frame/open"])

@@ -1,0 +1,65 @@
+"""The one bounded queue between the sources' threads and the thread that owns all state."""
+
+import threading
+import time
+from collections import deque
+from typing import NamedTuple
+
+
+class Arrival(NamedTuple):
+    """A message as it came.
+
+    Attributes:
+        topic: where it was published.
+        payload: what was.
+        token: given back to the source once the message is committed; 0: nothing to acknowledge.
+        at_ns: the device's clock when it came.
+    """
+
+    topic: str
+    payload: bytes
+    token: int
+    at_ns: int
+
+
+class Intake:
+    """Sources put, the main thread takes everything there is; a full intake makes sources wait."""
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self._waiting: deque[Arrival] = deque()
+        self._changed = threading.Condition()
+        self._closed = False
+
+    def put(self, arrival: Arrival) -> None:
+        """Add a message; called from a source's thread, waits while the intake is full."""
+        with self._changed:
+            while len(self._waiting) >= self._size and not self._closed:
+                self._changed.wait()
+            if not self._closed:
+                self._waiting.append(arrival)
+                if len(self._waiting) == 1:
+                    self._changed.notify_all()
+
+    def take(self, timeout_s: float) -> list[Arrival]:
+        """Return everything that waits, after at most ``timeout_s`` if there is nothing yet."""
+        deadline = time.monotonic() + timeout_s
+        with self._changed:
+            while not self._waiting and not self._closed:
+                left = deadline - time.monotonic()
+                if left <= 0:
+                    break
+                self._changed.wait(left)
+            taken = list(self._waiting)
+            self._waiting.clear()
+            self._changed.notify_all()
+        return taken
+
+    def wake(self) -> None:
+        """End a wait early, with whatever is there; sources that still put are not held up."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+
+    def __len__(self) -> int:
+        return len(self._waiting)

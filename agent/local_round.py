@@ -1,0 +1,161 @@
+"""One local round: answer a server's question from the store and the last checkpoint.
+
+Runs in the node's process, apart from the agent, and touches nothing the agent judges with.
+"""
+
+import sqlite3
+from pathlib import Path
+
+import msgspec
+import numpy as np
+
+from agent.labels import Life
+from agent.prognosis import LocalRul, error_h
+from agent.rollout import file_name, live_version
+from agent.store import open_readonly, read_checkpoint, read_lives
+from contract import VERSION, load_model
+from contract.block import Arrays
+from contract.errors import ContractError
+from contract.models.moments import Moments
+from contract.models.ridge import Basis, GramSums, expand, width
+from contract.release import Release
+from contract.spec import AssetClass, Ridge, Sklearn, rul_name
+from contract.update import EVALUATE, FIT, STATISTICS, Request, Update, UpdateHead
+
+MOST_ROWS = 200_000
+
+
+def answer(state: Path, request: Request, arrays: Arrays) -> Update:
+    """Answer a request from the agent's state folder.
+
+    Raises:
+        ContractError: contract version, asset class or spec disagree, or there is no agent here.
+    """
+    if request.contract != VERSION:
+        raise ContractError(
+            f"the server speaks contract {request.contract}, this device {VERSION}: "
+            "update the older one"
+        )
+    db = open_readonly(state)
+    try:
+        spec = _spec(db, request)
+        training = read_lives(db, spec, heldout=False)
+        heldout = read_lives(db, spec, heldout=True)
+        live = live_version(db, spec.name)
+        (epoch,) = db.execute("SELECT COALESCE(MAX(seq), 0) FROM journal").fetchone()
+        (node,) = db.execute("SELECT value FROM meta WHERE key = 'node'").fetchone()
+    finally:
+        db.close()
+    metrics: dict[str, float] = {}
+    if request.phase == STATISTICS:
+        reply = _statistics(state, spec, training)
+    elif request.phase == FIT:
+        reply = _fit(spec, request, training, arrays)
+    elif request.phase == EVALUATE:
+        reply = {}
+        metrics = _evaluate(state, spec, live, training, heldout, arrays)
+    else:
+        raise ContractError(f"unknown phase {request.phase!r}")
+    head = UpdateHead(
+        contract=VERSION,
+        phase=request.phase,
+        asset_class=spec,
+        node=node,
+        epoch=int(epoch),
+        rows=sum(len(life.y) for life in training),
+        lives=len(training),
+        heldout=len(heldout),
+        live_version=live,
+        metrics=metrics,
+    )
+    return Update(head, reply)
+
+
+def _spec(db: sqlite3.Connection, request: Request) -> AssetClass:
+    rows = db.execute("SELECT key, value FROM meta WHERE key LIKE 'class/%'").fetchall()
+    specs = {key.removeprefix("class/"): value for key, value in rows}
+    name = request.asset_class or next(iter(specs), "")
+    if name not in specs:
+        raise ContractError(
+            f"this device has no asset class {name!r}; it has {', '.join(specs) or 'none'}"
+        )
+    spec = msgspec.json.decode(specs[name], type=AssetClass)
+    if request.digest and spec.digest() != request.digest:
+        raise ContractError(
+            f"asset class {name!r} is configured otherwise on this device: its digest is "
+            f"{spec.digest()}, the fleet's {request.digest}"
+        )
+    return spec
+
+
+def _statistics(state: Path, spec: AssetClass, lives: list[Life]) -> Arrays:
+    columns = len(spec.channels) * len(spec.stats)
+    watched = len(spec.channels) * len(spec.health_stats)
+    basis = Moments.empty(columns, diagonal=True)
+    for life in lives:
+        basis = basis.merge(Moments.of(life.X, diagonal=True))
+    health = Moments.empty(watched)
+    scores = np.zeros(256, dtype=np.int64)
+    try:
+        head, saved = read_checkpoint(state / "checkpoint.npz")
+    except ContractError:
+        head, saved = {}, {}  # none yet, or being replaced: the next round will have it
+    digests = head.get("digests")
+    if isinstance(digests, dict) and digests.get(spec.name) == spec.digest():
+        prefix = f"class/{spec.name}/cohort/"
+        health = Moments.from_arrays(saved, prefix + "moments/")
+        scores = np.asarray(saved[prefix + "scores"], dtype=np.int64)
+    return {**basis.arrays("basis/"), **health.arrays("health/"), "health/histogram": scores}
+
+
+def _fit(spec: AssetClass, request: Request, lives: list[Life], arrays: Arrays) -> Arrays:
+    if "basis/mean" not in arrays or "basis/scale" not in arrays:
+        raise ContractError("the request to fit holds no basis")
+    basis = Basis.from_arrays(arrays)
+    reply: Arrays = {}
+    for model in spec.rul:
+        if request.models and rul_name(model) not in request.models:
+            continue
+        if isinstance(model, Ridge):
+            sums = GramSums.empty(width(len(basis.mean), model))
+            for life in lives:
+                sums = sums.merge(GramSums.of(expand(basis.apply(life.X), model), life.y))
+            reply |= sums.arrays("ridge/")
+        elif isinstance(model, Sklearn) and lives:
+            # Here and not above: only nodes that train one pay for scikit-learn.
+            from agent.models.sklearn_adapter import train  # noqa: PLC0415
+
+            Z = basis.apply(np.concatenate([life.X for life in lives]))
+            y = np.concatenate([life.y for life in lives]) / spec.cap_h
+            seed = 1000 * request.round + request.seed
+            reply |= train(model, Z[-MOST_ROWS:], y[-MOST_ROWS:], arrays, seed=seed)
+    return reply
+
+
+def _evaluate(
+    state: Path,
+    spec: AssetClass,
+    live: int,
+    training: list[Life],
+    heldout: list[Life],
+    arrays: Arrays,
+) -> dict[str, float]:
+    if "release" not in arrays:
+        raise ContractError("the request to evaluate holds no release")
+    candidate = Release.from_bytes(
+        np.asarray(arrays["release"], dtype=np.uint8).tobytes(), "release"
+    )
+    if candidate.manifest.asset_class.digest() != spec.digest():
+        raise ContractError("the candidate was trained for another configuration")
+    metrics = {"heldout_rows": float(sum(len(life.y) for life in heldout))}
+    errors = {name: error_h(model, heldout) for name, model in candidate.rul.items()}
+    own = LocalRul(spec, sklearn=False)
+    own.learn(training)
+    local = next(iter(own.models.values()), None)
+    errors["local"] = None if local is None else error_h(local, heldout)
+    errors["live"] = errors["local"]
+    if live:
+        release = load_model(state / "models" / "releases" / file_name(spec.name, live))
+        judging = release.rul.get(release.manifest.rul_model)
+        errors["live"] = None if judging is None else error_h(judging, heldout)
+    return metrics | {f"rmse/{name}": e for name, e in errors.items() if e is not None}

@@ -1,0 +1,1 @@
+"""What learns on the device. What scores is in ``contract.models``."""

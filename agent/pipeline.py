@@ -1,0 +1,444 @@
+"""A batch in, outcomes out: join, clean, features, health, remaining life, alerts.
+
+Pure but for its own state and the lives it keeps: no clock, no chance, no network. What arrives is
+met in the order of arrival, and how it was cut into batches makes no difference, so that a replay
+of the journal gives the same models and the same outcomes as the first time.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
+
+import msgspec
+import numpy as np
+
+from agent import health
+from agent.alerts import AssetAlert
+from agent.batch import Batch, Event, Rows, Swap
+from agent.clean import Ranges, Reason
+from agent.config import AgentConfig
+from agent.features.window import Window
+from agent.frame import Frame
+from agent.labels import Life
+from agent.prognosis import LocalRul, error_h, predict_one
+from contract.block import Arrays, Floats
+from contract.errors import ContractError
+from contract.features import FeatureSpec
+from contract.models.histogram import BINS
+from contract.release import Predictor, Release
+from contract.report import Alert, Health
+from contract.spec import AssetClass
+
+
+class Lives(Protocol):
+    """Where the feature vectors of lives are kept, and found again when a life has ended."""
+
+    def add(self, asset: str, life: int, t_ns: int, x: Floats) -> None:
+        """Keep one feature vector of a life that goes on."""
+
+    def finish(self, spec: AssetClass, asset: str, life: int, end_ns: int) -> bool:
+        """Label a life that ended in a failure; False if it has no vectors or is known already."""
+
+    def forget(self, asset: str, life: int) -> None:
+        """Drop the vectors of a life whose end tells nothing."""
+
+    def training(self, spec: AssetClass) -> list[Life]:
+        """Return the finished lives that may be learnt from, in the order in which they ended."""
+
+    def heldout(self, spec: AssetClass) -> list[Life]:
+        """Return the finished lives kept aside to judge by."""
+
+
+@dataclass(slots=True)
+class Counts:
+    """What came in, over the life of the store."""
+
+    readings: int = 0
+    late: int = 0
+    repeated: int = 0
+    rejected: int = 0
+    vectors: int = 0
+    events: int = 0
+    lives: int = 0
+    bad: dict[str, int] = field(default_factory=dict)
+    """By channel and reason: ``flow.high``."""
+
+
+class Group:
+    """An asset class on this device: its models, learnt here or released to it.
+
+    Attributes:
+        spec: of the class.
+        cohort: healthy behaviour, as learnt here.
+        rul: remaining life, as learnt here.
+        release: what judges in their place, or None.
+    """
+
+    def __init__(self, spec: AssetClass, *, sklearn: bool) -> None:
+        self.spec = spec
+        self.watched = FeatureSpec.of(spec).columns(spec.health_stats)
+        self.ranges = Ranges(spec.channels)
+        self.cohort = health.Cohort(spec)
+        self.rul = LocalRul(spec, sklearn=sklearn)
+        self.release: Release | None = None
+        self.error_h: float | None = None
+        self._released_judge: health.Judge | None = None
+
+    def swap(self, release: Release | None) -> None:
+        """Let a release judge from here on; None: the device's own models."""
+        self.release = release
+        self._released_judge = None
+        if release is not None and release.health is not None:
+            scores = release.arrays.get("health/histogram", np.zeros(BINS, dtype=np.int64))
+            limit = health.limit_of(scores.astype(np.int64), self.spec.health.alarm_rate)
+            self._released_judge = health.Judge(release.health, limit)
+
+    def judge(self) -> health.Judge | None:
+        """Return what judges health."""
+        if self._released_judge is not None:
+            return self._released_judge
+        if self.cohort.model is None:
+            return None
+        return health.Judge(self.cohort.model, self.cohort.limit())
+
+    def local_predictor(self) -> tuple[str, Predictor] | None:
+        """Return the first remaining-life model learnt here."""
+        return next(iter(self.rul.models.items()), None)
+
+    def predictor(self) -> tuple[str, Predictor, float | None] | None:
+        """Return the remaining-life model that judges: name, model, error on held-out lives."""
+        if self.release is not None and self.release.rul:
+            name = self.release.manifest.rul_model
+            if name in self.release.rul:
+                error = self.release.manifest.metrics.get(f"rmse/{name}")
+                return name, self.release.rul[name], error
+        local = self.local_predictor()
+        return None if local is None else (*local, self.error_h)
+
+
+class Asset:
+    """One machine's state over its present life."""
+
+    def __init__(self, name: str, group: Group) -> None:
+        spec = group.spec
+        channels = len(spec.channels)
+        self.name = name
+        self.group = group
+        self.life = 0
+        self.frame = Frame(channels)
+        self.window = Window(channels, spec.stats, hop=spec.hop, warmup=spec.warmup)
+        self.health = health.AssetHealth(spec)
+        self.alert = AssetAlert(spec)
+        self.told_ns = np.iinfo(np.int64).min
+
+    def begin_life(self) -> None:
+        """Forget the last life; time goes on."""
+        self.life += 1
+        self.window.reset()
+        self.health.reset()
+        self.told_ns = np.iinfo(np.int64).min
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """Return the state, in arrays of fixed shape."""
+        return {
+            **self.frame.arrays(),
+            **self.window.arrays(),
+            **self.health.arrays(),
+            **self.alert.arrays(),
+            "asset": np.array([self.life, self.told_ns]),
+        }
+
+    def restore(self, arrays: dict[str, np.ndarray]) -> None:
+        """Take back what ``arrays`` returned."""
+        self.frame.restore(arrays)
+        self.window.restore(arrays)
+        self.health.restore(arrays)
+        self.alert.restore(arrays)
+        self.life, self.told_ns = (int(v) for v in arrays["asset"])
+
+
+Outcome = Health | Alert
+_Vector = tuple[int, Asset, int, Floats]
+"""Position in the batch, asset, time, feature vector."""
+
+
+class Pipeline:
+    """All assets of a device.
+
+    Args:
+        config: of the agent.
+        lives: where feature vectors are kept.
+        find_release: returns the release of a digest, for swaps met in the journal.
+    """
+
+    def __init__(
+        self, config: AgentConfig, lives: Lives, find_release: Callable[[Swap], Release]
+    ) -> None:
+        self._config = config
+        self._lives = lives
+        self._find_release = find_release
+        self._every_ns = round(config.report.health_every_s * 1e9)
+        self.groups = {
+            spec.name: Group(spec, sklearn=config.learning.sklearn) for spec in config.asset_class
+        }
+        self.assets: dict[str, Asset] = {}
+        self.counts = Counts()
+
+    def process(self, batch: Batch) -> list[Outcome]:
+        """Take a batch; return what is to be said, in order."""
+        self.counts.rejected += batch.rejected
+        outcomes: list[Outcome] = []
+        if batch.swap is not None:
+            group = self.groups[batch.swap.asset_class]
+            group.swap(self._find_release(batch.swap) if batch.swap.version else None)
+        done = np.zeros(len(batch.rows), dtype=np.int64)
+        for event in batch.events:
+            # What came before the event is processed before it.
+            self._rows(batch.rows, done, event.pos, outcomes)
+            self._event(event, outcomes)
+        self._rows(batch.rows, done, None, outcomes)
+        return outcomes
+
+    def asset(self, name: str) -> Asset:
+        """Return an asset's state, made when it is first heard of."""
+        found = self.assets.get(name)
+        if found is None:
+            spec = self._config.class_of(name)
+            if spec is None:  # the config changed since this was journalled
+                raise ContractError(f"asset {name!r} matches no pattern of [assets] any more")
+            found = self.assets[name] = Asset(name, self.groups[spec.name])
+        return found
+
+    def _rows(
+        self, rows: list[Rows], done: np.ndarray, before: int | None, outcomes: list[Outcome]
+    ) -> None:
+        vectors: list[_Vector] = []
+        for i, part in enumerate(rows):
+            start = int(done[i])
+            end = len(part.t_ns)
+            if before is not None:
+                end = int(np.searchsorted(part.pos, before))
+            if start < end:
+                done[i] = end
+                piece = slice(start, end)
+                asset = self.asset(part.asset)
+                joined = asset.frame.push(
+                    part.t_ns[piece], part.values[piece], part.pos[piece], part.whole[piece]
+                )
+                self.counts.late += joined.late
+                self.counts.repeated += joined.repeated
+                self.counts.readings += end - start - joined.repeated
+                if len(joined.t_ns):
+                    self._push(asset, joined.t_ns, joined.values, joined.pos, vectors)
+        if len(vectors) > 1:
+            vectors.sort(key=lambda vector: vector[0])
+        for _, asset, t_ns, x in vectors:
+            self._vector(asset, t_ns, x, outcomes)
+
+    def _push(
+        self,
+        asset: Asset,
+        t_ns: np.ndarray,
+        values: Floats,
+        pos: np.ndarray,
+        vectors: list[_Vector],
+    ) -> None:
+        """Clean rows and take them into the window; collect the feature vectors they complete."""
+        marks = asset.group.ranges.judge(values)
+        if marks is not None:
+            self._count_bad(asset, marks)
+            values = np.where(marks == Reason.GOOD, values, np.nan)
+        for row, x in asset.window.push(values):
+            vectors.append((int(pos[row]), asset, int(t_ns[row]), x))
+
+    def _count_bad(self, asset: Asset, marks: np.ndarray) -> None:
+        names = asset.group.spec.channel_names
+        for reason in Reason:
+            if reason is Reason.GOOD:
+                continue
+            for c in np.flatnonzero((marks == reason).any(axis=0)):
+                key = f"{names[c]}.{reason.name.lower()}"
+                count = int((marks[:, c] == reason).sum())
+                self.counts.bad[key] = self.counts.bad.get(key, 0) + count
+
+    def _vector(self, asset: Asset, t_ns: int, x: Floats, outcomes: list[Outcome]) -> None:
+        group = asset.group
+        self.counts.vectors += 1
+        if group.spec.rul and np.isfinite(x).all():
+            self._lives.add(asset.name, asset.life, t_ns, x)
+        judged = asset.health.push(x[group.watched], group.cohort, group.judge())
+        predictor = group.predictor()
+        rul_h = None if predictor is None else predict_one(predictor[1], x)
+        change: Literal["raised", "returned", ""] = ""
+        if judged.score is not None:
+            change = asset.alert.push(t_ns, judged.score, rul_h)
+        due = t_ns - asset.told_ns >= self._every_ns if self._every_ns else True
+        if not due and not change:
+            return
+        report = self._health(asset, t_ns, x, judged, predictor, rul_h)
+        if due:
+            asset.told_ns = t_ns
+            outcomes.append(report)
+        if change:
+            outcomes.append(
+                asset.alert.report(
+                    asset.name,
+                    asset.life,
+                    change,
+                    t_ns,
+                    score=judged.score or 0.0,
+                    rul_h=report.rul_h,
+                    judged_by=report.judged_by,
+                    reasons=health.why(judged, group.spec),
+                )
+            )
+
+    def _health(
+        self,
+        asset: Asset,
+        t_ns: int,
+        x: Floats,
+        judged: health.Judged,
+        predictor: tuple[str, Predictor, float | None] | None,
+        rul_h: float | None,
+    ) -> Health:
+        group = asset.group
+        local = group.local_predictor()
+        local_h = rul_h
+        if local is not None and (predictor is None or local[1] is not predictor[1]):
+            local_h = predict_one(local[1], x)
+        elif local is None:
+            local_h = None
+        score = judged.score
+        index = None if score is None else health.index(score, rul_h, group.spec.cap_h)
+        return Health(
+            asset=asset.name,
+            t=t_ns / 1e9,
+            state=_state(asset.alert.active, index),
+            health=_rounded(index),
+            score=_rounded(score),
+            rul_h=_rounded(rul_h),
+            rul_error_h=_rounded(predictor[2]) if predictor else None,
+            rul_local_h=_rounded(local_h),
+            judged_by=group.release.version if group.release else 0,
+            rul_model=predictor[0] if predictor else "",
+            life=asset.life,
+            why=health.why(judged, group.spec) if score is not None and score > 0.7 else (),
+        )
+
+    def _event(self, event: Event, outcomes: list[Outcome]) -> None:
+        self.counts.events += 1
+        asset = self.asset(event.asset)
+        open_row = asset.frame.flush()
+        if open_row is not None:
+            vectors: list[_Vector] = []
+            t_ns, row = open_row
+            one = np.array([t_ns]), row[None, :], np.array([event.pos])
+            self._push(asset, *one, vectors)
+            for _, _, at_ns, x in vectors:
+                self._vector(asset, at_ns, x, outcomes)
+        if asset.alert.end():
+            outcomes.append(
+                asset.alert.report(
+                    asset.name,
+                    asset.life,
+                    "returned",
+                    event.t_ns,
+                    score=0.0,
+                    rul_h=None,
+                    judged_by=asset.group.release.version if asset.group.release else 0,
+                    reasons=(),
+                )
+            )
+        group = asset.group
+        if event.event != "failed":
+            self._lives.forget(asset.name, asset.life)
+        elif self._lives.finish(group.spec, asset.name, asset.life, event.t_ns):
+            self.counts.lives += 1
+            group.rul.learn(self._lives.training(group.spec))
+            self._judge_own(group)
+        asset.begin_life()
+
+    def _judge_own(self, group: Group) -> None:
+        local = group.local_predictor()
+        group.error_h = (
+            None if local is None else error_h(local[1], self._lives.heldout(group.spec))
+        )
+
+    def arrays(self) -> tuple[dict[str, object], Arrays]:
+        """Return the state of everything: words and numbers, and arrays by name."""
+        arrays: Arrays = {}
+        released = {}
+        for name, group in self.groups.items():
+            for key, array in group.cohort.arrays().items():
+                arrays[f"class/{name}/cohort/{key}"] = array
+            for key, array in group.rul.arrays().items():
+                arrays[f"class/{name}/rul/{key}"] = array
+            if group.release is not None:
+                released[name] = (group.release.version, group.release.digest)
+        members = {
+            name: [asset for asset in self.assets.values() if asset.group is group]
+            for name, group in self.groups.items()
+        }
+        for name, assets in members.items():
+            states = [asset.arrays() for asset in assets]
+            for key in states[0] if states else ():
+                arrays[f"class/{name}/asset/{key}"] = np.stack([state[key] for state in states])
+        head = {
+            "assets": {name: [asset.name for asset in found] for name, found in members.items()},
+            "digests": {name: group.spec.digest() for name, group in self.groups.items()},
+            "released": released,
+            "counts": msgspec.to_builtins(self.counts),
+        }
+        return head, arrays
+
+    def restore(self, head: dict[str, object], arrays: Arrays) -> None:
+        """Take back what ``arrays`` returned.
+
+        Raises:
+            ContractError: the state belongs to another configuration.
+        """
+        state = msgspec.convert(head, _Head)
+        for name, group in self.groups.items():
+            if state.digests.get(name) != group.spec.digest():
+                raise ContractError(f"asset class {name!r} was configured otherwise")
+            prefix = f"class/{name}/"
+            group.cohort.restore(_below(arrays, prefix + "cohort/"))
+            group.rul.restore(_below(arrays, prefix + "rul/"), self._lives.training(group.spec))
+            self._judge_own(group)
+            stacked = _below(arrays, prefix + "asset/")
+            for i, asset_name in enumerate(state.assets.get(name, [])):
+                asset = self.assets[asset_name] = Asset(asset_name, group)
+                asset.restore({key: array[i] for key, array in stacked.items()})
+            if name in state.released:
+                group.swap(self._find_release(Swap(name, *state.released[name])))
+        self.counts = state.counts
+
+
+class _Head(msgspec.Struct):
+    assets: dict[str, list[str]]
+    digests: dict[str, str]
+    released: dict[str, tuple[int, str]]
+    counts: Counts
+
+
+def _below(arrays: Arrays, prefix: str) -> Arrays:
+    return {
+        name.removeprefix(prefix): array
+        for name, array in arrays.items()
+        if name.startswith(prefix)
+    }
+
+
+def _state(
+    active: bool, index: float | None
+) -> Literal["learning", "healthy", "degraded", "failing"]:
+    if index is None:
+        return "learning"
+    if not active:
+        return "healthy"
+    return "failing" if index < 0.25 else "degraded"
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, 4)

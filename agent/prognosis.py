@@ -1,0 +1,114 @@
+"""How long is left, as this device has learnt it alone: from its own finished lives."""
+
+import numpy as np
+
+from agent.labels import Life
+from contract.block import Arrays, Floats
+from contract.models.layers import LayersModel
+from contract.models.moments import Moments
+from contract.models.ridge import Basis, GramSums, RidgeModel, expand, width
+from contract.release import Predictor
+from contract.spec import AssetClass, Ridge, Sklearn
+
+
+class LocalRul:
+    """Remaining-life models of one asset class, learnt on this device.
+
+    Sums of a life are added when it ends. The standardisation they need is taken from all lives
+    each time their number has doubled; then all sums are made anew.
+    """
+
+    def __init__(self, spec: AssetClass, *, sklearn: bool) -> None:
+        self._spec = spec
+        self._ridge = next((m for m in spec.rul if isinstance(m, Ridge)), None)
+        self._sklearn = next((m for m in spec.rul if isinstance(m, Sklearn) and sklearn), None)
+        self._basis: Basis | None = None
+        self._sums: GramSums | None = None
+        self._layers: Arrays = {}
+        self._known = 0
+        self._next_basis = 1
+        self.models: dict[str, Predictor] = {}
+        """By name, in the order of the class; empty before the first life has ended."""
+
+    def learn(self, lives: list[Life]) -> None:
+        """Learn the lives that are new in ``lives``: all training lives of the class, in order."""
+        if not lives or (self._ridge is None and self._sklearn is None):
+            return
+        basis = self._basis
+        fresh = lives[self._known :]
+        # A store that forgets its oldest life for each new one has nothing to add sums to.
+        full = len(lives) == self._known
+        if basis is None or full or len(lives) >= self._next_basis:
+            moments = Moments.empty(lives[0].X.shape[1], diagonal=True)
+            for life in lives:
+                moments = moments.merge(Moments.of(life.X, diagonal=True))
+            basis, self._sums, fresh = Basis.of(moments), None, lives
+            self._next_basis = len(lives) if full else 2 * len(lives)
+        self._basis, self._known = basis, len(lives)
+        found: dict[str, Predictor] = {}
+        for model in self._spec.rul:
+            if model is self._ridge:
+                found["ridge"] = self._learn_ridge(self._ridge, fresh, basis)
+            elif model is self._sklearn:
+                found["sklearn"] = self._learn_sklearn(self._sklearn, lives, basis)
+        self.models = found
+
+    def _learn_ridge(self, model: Ridge, lives: list[Life], basis: Basis) -> RidgeModel:
+        sums = self._sums or GramSums.empty(width(len(basis.mean), model))
+        for life in lives:
+            sums = sums.merge(GramSums.of(expand(basis.apply(life.X), model), life.y))
+        self._sums = sums
+        return RidgeModel(model, basis, sums.solve(model.penalty), self._spec.cap_h)
+
+    def _learn_sklearn(self, model: Sklearn, lives: list[Life], basis: Basis) -> LayersModel:
+        from agent.models.sklearn_adapter import train  # noqa: PLC0415  # 100 MB where configured
+
+        Z = basis.apply(np.concatenate([life.X for life in lives]))
+        y = np.concatenate([life.y for life in lives]) / self._spec.cap_h
+        self._layers = train(model, Z, y, self._layers, seed=len(lives))
+        return LayersModel.from_arrays(self._layers, "sklearn/", basis, self._spec.cap_h)
+
+    def arrays(self) -> Arrays:
+        """Return what cannot be made anew from the lives: weights, and how many lives are in."""
+        return {**self._layers, "known": np.array([self._known, self._next_basis])}
+
+    def restore(self, arrays: Arrays, lives: list[Life]) -> None:
+        """Take back what ``arrays`` returned; ``lives`` are the training lives known then.
+
+        Sums are added up in the order of the lives, as they were: the same to the last bit.
+        """
+        known, next_basis = (int(v) for v in arrays["known"])
+        if not known:
+            return
+        ridge_only, self._sklearn = self._sklearn, None
+        if next_basis > known:
+            # The basis in force was made when the number of lives last doubled.
+            self.learn(lives[: next_basis // 2])
+        if self._known < known:
+            self.learn(lives[:known])
+        self._next_basis = next_basis
+        self._sklearn = ridge_only
+        self._layers = {name: array for name, array in arrays.items() if name != "known"}
+        if self._sklearn is not None and self._layers and self._basis is not None:
+            model = LayersModel.from_arrays(self._layers, "sklearn/", self._basis, self._spec.cap_h)
+            models = {**self.models, "sklearn": model}
+            order = [n for n in ("ridge", "sklearn") if n in models]
+            self.models = {name: models[name] for name in order}
+
+
+def error_h(predictor: Predictor, lives: list[Life]) -> float | None:
+    """Return the root mean square error in hours over some lives, each life counting alike."""
+    if not lives:
+        return None
+    squares = [float(np.mean((predictor.predict(life.X) - life.y) ** 2)) for life in lives]
+    return float(np.sqrt(np.mean(squares)))
+
+
+def predict_one(predictor: Predictor, x: Floats) -> float | None:
+    """Return hours left for one raw vector ``(F,)``; None if most of it was not measured."""
+    known = np.isfinite(x)
+    if not known.all():
+        if known.sum() * 2 < len(x):
+            return None
+        x = np.where(known, x, predictor.basis.mean)
+    return float(predictor.predict(x[None, :])[0])

@@ -1,0 +1,48 @@
+-- One writer (the agent); readers (the node's ClientApp, `runout-agent status`) open it read-only.
+CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+
+-- Everything that changes state, in the order in which the pipeline met it.
+CREATE TABLE IF NOT EXISTS journal (
+  seq INTEGER PRIMARY KEY,
+  bytes INTEGER NOT NULL,          -- of all bodies up to and including this one
+  body BLOB NOT NULL
+);
+
+-- What was said of the assets; published from here, in this order.
+CREATE TABLE IF NOT EXISTS result (
+  id INTEGER PRIMARY KEY,
+  asset TEXT NOT NULL,
+  kind TEXT NOT NULL,              -- health, alert
+  body BLOB NOT NULL               -- JSON
+);
+CREATE INDEX IF NOT EXISTS result_of ON result (kind, asset);
+
+-- Feature vectors of lives, for remaining life to be learnt from once it is known how they ended.
+CREATE TABLE IF NOT EXISTS life_row (
+  asset TEXT NOT NULL, life INTEGER NOT NULL, t_ns INTEGER NOT NULL,
+  x BLOB NOT NULL,                 -- float64
+  PRIMARY KEY (asset, life, t_ns)
+) WITHOUT ROWID;
+
+-- Lives that ended in a failure.
+CREATE TABLE IF NOT EXISTS life (
+  id INTEGER PRIMARY KEY,
+  asset_class TEXT NOT NULL, asset TEXT NOT NULL, life INTEGER NOT NULL,
+  end_ns INTEGER NOT NULL,
+  heldout INTEGER NOT NULL,        -- 1: judged on, never learnt from
+  UNIQUE (asset, life)
+);
+
+-- What could not be read, for a look.
+CREATE TABLE IF NOT EXISTS quarantine (
+  id INTEGER PRIMARY KEY,
+  at_ns INTEGER NOT NULL, topic TEXT NOT NULL, reason TEXT NOT NULL, text TEXT NOT NULL,
+  payload BLOB NOT NULL
+);
+
+-- Which release was offered, and what became of it.
+CREATE TABLE IF NOT EXISTS rollout (
+  id INTEGER PRIMARY KEY,
+  at_ns INTEGER NOT NULL, asset_class TEXT NOT NULL, version INTEGER NOT NULL,
+  digest TEXT NOT NULL, verdict TEXT NOT NULL, reason TEXT NOT NULL
+);

@@ -1,0 +1,93 @@
+"""What an agent knows, read from its state folder: it may be running or not."""
+
+from datetime import UTC, datetime
+
+import msgspec
+
+from agent.config import AgentConfig
+from agent.rollout import live_version
+from agent.store import open_readonly
+from contract.report import Alert, Health
+
+
+class Seen(msgspec.Struct):
+    """What ``runout-agent status`` shows.
+
+    Attributes:
+        node: its name.
+        live: release that judges, per asset class; 0: the device's own models.
+        lives: finished lives kept, per asset class.
+        quarantined: messages kept that could not be used, by reason.
+        rollouts: the last releases offered: version, verdict, reason.
+        health: the last report of each asset.
+        alerts: those that stand.
+    """
+
+    node: str
+    live: dict[str, int]
+    lives: dict[str, int]
+    quarantined: dict[str, int]
+    rollouts: list[tuple[int, str, str]]
+    health: list[Health]
+    alerts: list[Alert]
+
+
+def read(config: AgentConfig) -> Seen:
+    """Read the store; raises ``ContractError`` if there is none."""
+    db = open_readonly(config.state)
+    try:
+        last = "SELECT MAX(id) FROM result WHERE kind = ? GROUP BY asset"
+        query = f"SELECT body FROM result WHERE id IN ({last}) ORDER BY asset"  # noqa: S608
+        health = [msgspec.json.decode(b, type=Health) for (b,) in db.execute(query, ("health",))]
+        alerts = [msgspec.json.decode(b, type=Alert) for (b,) in db.execute(query, ("alert",))]
+        names = [spec.name for spec in config.asset_class]
+        return Seen(
+            node=config.name,
+            live={name: live_version(db, name) for name in names},
+            lives=dict(
+                db.execute("SELECT asset_class, COUNT(*) FROM life GROUP BY asset_class").fetchall()
+            ),
+            quarantined=dict(
+                db.execute("SELECT reason, COUNT(*) FROM quarantine GROUP BY reason").fetchall()
+            ),
+            rollouts=db.execute(
+                "SELECT version, verdict, reason FROM rollout ORDER BY id DESC LIMIT 5"
+            ).fetchall(),
+            health=health,
+            alerts=[alert for alert in alerts if alert.state == "raised"],
+        )
+    finally:
+        db.close()
+
+
+def as_json(seen: Seen) -> str:
+    """Return one JSON object."""
+    return msgspec.json.encode(seen).decode()
+
+
+def as_text(seen: Seen) -> str:
+    """Return a table, the worst asset first."""
+    lines = [f"node {seen.node}"]
+    for name, version in seen.live.items():
+        judge = f"release {version}" if version else "its own models"
+        lines.append(f"class {name}: judged by {judge}, {seen.lives.get(name, 0)} finished lives")
+    if seen.quarantined:
+        reasons = ", ".join(f"{count} {reason}" for reason, count in seen.quarantined.items())
+        lines.append(f"messages that could not be used: {reasons}")
+    for version, verdict, reason in seen.rollouts:
+        lines.append(f"release {version} {verdict}: {reason}")
+    width = max([len(report.asset) for report in seen.health] + [5])
+    lines += ["", f"{'asset':{width}}  health  state     left     as of             why"]
+    for report in sorted(seen.health, key=lambda r: (r.health is None, r.health or 0.0)):
+        index = "   -  " if report.health is None else f"{report.health:6.2f}"
+        left = "    -" if report.rul_h is None else f"{report.rul_h:5.0f}"
+        when = datetime.fromtimestamp(report.t, UTC).strftime("%Y-%m-%d %H:%M")
+        why = ", ".join(f"{w.channel} {w.share:.0%}" for w in report.why)
+        lines.append(
+            f"{report.asset:{width}}  {index}  {report.state:8}  {left} h  {when}  {why}".rstrip()
+        )
+    if not seen.health:
+        lines.append("(nothing judged yet)")
+    lines += ["", "alerts that stand:"] if seen.alerts else ["", "no alert stands"]
+    lines += [f"  {alert.text}" for alert in seen.alerts]
+    return "\n".join(lines)

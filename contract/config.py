@@ -1,0 +1,75 @@
+"""Read a TOML file into a typed configuration; an unknown key names itself and the nearest one."""
+
+import difflib
+import tomllib
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+
+from contract.errors import ConfigError
+
+T = TypeVar("T")
+
+
+def load_toml(path: Path, into: type[T]) -> T:
+    """Read ``path`` as ``into``; raises ``ConfigError`` with file, key and mend."""
+    try:
+        raw = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read ({error.strerror})") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: not TOML: {error}") from error
+    unknown = _unknown(raw, msgspec.inspect.type_info(into), "")
+    if unknown:
+        raise ConfigError(f"{path}: {unknown}")
+    try:
+        return msgspec.convert(raw, into)
+    except msgspec.ValidationError as error:
+        raise ConfigError(f"{path}: {error}") from error
+
+
+def _unknown(value: Any, info: msgspec.inspect.Type, place: str) -> str:
+    """Return what is wrong with the first key that the type does not have, or nothing."""
+    if isinstance(info, msgspec.inspect.UnionType):
+        info = _choose(value, info)
+    if isinstance(info, msgspec.inspect.StructType) and isinstance(value, dict):
+        return _unknown_field(value, info, place)
+    if isinstance(info, msgspec.inspect.DictType) and isinstance(value, dict):
+        below = ((f"{place}.{key}", child, info.value_type) for key, child in value.items())
+    elif isinstance(info, (msgspec.inspect.ListType, msgspec.inspect.VarTupleType)) and isinstance(
+        value, list
+    ):
+        below = ((f"{place}[{i}]", child, info.item_type) for i, child in enumerate(value))
+    else:
+        return ""
+    return next((text for at, child, kind in below if (text := _unknown(child, kind, at))), "")
+
+
+def _unknown_field(value: dict[str, Any], info: msgspec.inspect.StructType, place: str) -> str:
+    known = {field.encode_name: field.type for field in info.fields}
+    names = [*known, *([info.tag_field] if info.tag_field else [])]
+    for key, child in value.items():
+        at = f"{place}.{key}".lstrip(".")
+        if key not in names:
+            near = difflib.get_close_matches(key, names, n=1, cutoff=0.5)
+            mend = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(sorted(names))}"
+            return f"unknown key {at!r}; {mend}"
+        if key in known and (text := _unknown(child, known[key], at)):
+            return text
+    return ""
+
+
+def _choose(value: Any, union: msgspec.inspect.UnionType) -> msgspec.inspect.Type:
+    """Return the member of a union that a value's tag (or its being a table) points to."""
+    structs = [t for t in union.types if isinstance(t, msgspec.inspect.StructType)]
+    for struct in structs:
+        if (
+            isinstance(value, dict)
+            and struct.tag_field
+            and value.get(struct.tag_field) == struct.tag
+        ):
+            return struct
+    if isinstance(value, dict) and len(structs) == 1:
+        return structs[0]
+    return msgspec.inspect.AnyType()
