@@ -120,7 +120,7 @@ class Report(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """
 
     health_every_s: Annotated[float, msgspec.Meta(ge=0)] = 0.0
-    status_s: Positive = 1.0
+    status_s: Positive = 0.2
 
 
 class Federation(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
