@@ -140,6 +140,16 @@ class Store:
             )
             self._new_rows.clear()
 
+    def last_vector(self, asset: str) -> Floats:
+        """Return the newest feature vector kept of an asset; raises ``KeyError`` if none is."""
+        self._write_rows()
+        row = self._db.execute(
+            "SELECT x FROM life_row WHERE asset = ? ORDER BY life DESC, t_ns DESC LIMIT 1", (asset,)
+        ).fetchone()
+        if row is None:
+            raise KeyError(asset)
+        return np.frombuffer(row[0])
+
     def finish(self, spec: AssetClass, asset: str, life: int, end_ns: int) -> bool:
         """See ``agent.pipeline.Lives``; every n-th life of a class is held out."""
         self._write_rows()

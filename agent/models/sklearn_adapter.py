@@ -62,7 +62,6 @@ def _build(spec: Sklearn, size: int, layers: Sequence[tuple[Any, Any]]) -> Any:
         learning_rate_init=spec.rate,
         alpha=spec.alpha,
         random_state=spec.seed,
-        batch_size=spec.batch,
     )
     # One step on nothing makes the arrays; then the weights to start from, and a fresh optimiser.
     network.partial_fit(np.zeros((1, size)), np.zeros(1))
