@@ -38,6 +38,13 @@ def _parser() -> argparse.ArgumentParser:
         sub.add_argument(
             "--config", type=Path, required=True, metavar="FILE", help="e.g. configs/agent.toml"
         )
+        sub.add_argument(
+            "--set",
+            action="append",
+            default=[],
+            metavar="KEY=VALUE",
+            help="in place of what the file says, e.g. --set mqtt.port=1884; may be repeated",
+        )
         sub.set_defaults(do=do)
         return sub
 
@@ -64,7 +71,7 @@ def _run(arguments: argparse.Namespace) -> int:
     from agent.intake import Intake
     from agent.log import set_up
 
-    config = load(arguments.config)
+    config = load(arguments.config, arguments.set)
     set_up(logging.DEBUG if arguments.verbose else logging.INFO)
     intake = Intake(config.limits.intake)
     stopping: list[int] = []
@@ -87,7 +94,7 @@ def _check(arguments: argparse.Namespace) -> int:
     from contract.features import FeatureSpec
     from contract.spec import rul_name
 
-    config = load(arguments.config)
+    config = load(arguments.config, arguments.set)
     print(f"{arguments.config}: good")
     print(f"  node    {config.name} at site {config.node.site}, state in {config.state}")
     tls = "TLS" if config.mqtt.tls else "no TLS"
@@ -107,7 +114,7 @@ def _status(arguments: argparse.Namespace) -> int:
     from agent.config import load
     from agent.status import as_json, as_text, read
 
-    seen = read(load(arguments.config))
+    seen = read(load(arguments.config, arguments.set))
     print(as_json(seen) if arguments.json else as_text(seen))
     return 0
 
@@ -115,7 +122,7 @@ def _status(arguments: argparse.Namespace) -> int:
 def _node(arguments: argparse.Namespace) -> int:
     from agent.config import is_loopback, load
 
-    config = load(arguments.config)
+    config = load(arguments.config, arguments.set)
     federation = config.federation
     command = ["flower-supernode", "--superlink", federation.superlink]
     if federation.ca:

@@ -3,6 +3,7 @@
 import fnmatch
 import ipaddress
 import socket
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -177,9 +178,9 @@ class AgentConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return None
 
 
-def load(path: Path) -> AgentConfig:
+def load(path: Path, overrides: Sequence[str] = ()) -> AgentConfig:
     """Read and check a configuration; raises ``ConfigError`` naming file, key and mend."""
-    config = load_toml(path, AgentConfig)
+    config = load_toml(path, AgentConfig, overrides)
     problem = _problem(config)
     if problem:
         raise ConfigError(f"{path}: {problem}")

@@ -24,11 +24,11 @@ from contract.block import Arrays, Floats
 from contract.models.layers import LayersModel
 from contract.models.ridge import Basis, RidgeModel
 from contract.report import Health
-from contract.spec import AssetClass, Ridge, Sklearn
+from contract.spec import AssetClass, Ridge
 from contract.update import FIT, STATISTICS
 from server.guard import Weights
 from server.merge import Ledger, Statistics, gram_total
-from server.strategy import STRATEGIES, WeightsMerger
+from server.strategy import WeightsMerger
 from simulator.recordings import cmapss
 
 CONFIG = Path(__file__).parent.parent / "configs" / "agent.turbofan.toml"

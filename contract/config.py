@@ -2,6 +2,7 @@
 
 import difflib
 import tomllib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -12,14 +13,23 @@ from contract.errors import ConfigError
 T = TypeVar("T")
 
 
-def load_toml(path: Path, into: type[T]) -> T:
-    """Read ``path`` as ``into``; raises ``ConfigError`` with file, key and mend."""
+def load_toml(path: Path, into: type[T], overrides: Sequence[str] = ()) -> T:
+    """Read ``path`` as ``into``; raises ``ConfigError`` with file, key and mend.
+
+    Args:
+        path: of the file.
+        into: the type of the whole.
+        overrides: ``key.key=value`` each, in place of what the file says; values as in TOML, and
+            what is no TOML value is a string.
+    """
     try:
         raw = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read ({error.strerror})") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: not TOML: {error}") from error
+    for override in overrides:
+        _override(raw, override)
     unknown = _unknown(raw, msgspec.inspect.type_info(into), "")
     if unknown:
         raise ConfigError(f"{path}: {unknown}")
@@ -27,6 +37,23 @@ def load_toml(path: Path, into: type[T]) -> T:
         return msgspec.convert(raw, into)
     except msgspec.ValidationError as error:
         raise ConfigError(f"{path}: {error}") from error
+
+
+def _override(raw: dict[str, Any], override: str) -> None:
+    key, equals, text = override.partition("=")
+    if not equals or not all(key.split(".")):
+        raise ConfigError(f"--set {override!r}: write it as key.key=value")
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = text
+    *above, last = key.split(".")
+    table = raw
+    for name in above:
+        table = table.setdefault(name, {})
+        if not isinstance(table, dict):
+            raise ConfigError(f"--set {override!r}: {name!r} is not a table")
+    table[last] = value
 
 
 def _unknown(value: Any, info: msgspec.inspect.Type, place: str) -> str:

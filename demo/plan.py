@@ -1,0 +1,111 @@
+"""What a demonstration is made of: which agents, which plant, and what is known to be true."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+
+from simulator import truth
+
+
+class Asset(NamedTuple):
+    """What is true of an asset at the end of what was played.
+
+    Attributes:
+        asset: its name.
+        fault: by name; empty for a healthy one.
+        began: when, seconds since 1970 UTC; None for a healthy one, or where nobody knows.
+        until_t: the last row that was played.
+        rul_h: hours left, uncapped.
+        channels: that the fault moves.
+    """
+
+    asset: str
+    fault: str
+    began: float | None
+    until_t: float
+    rul_h: float
+    channels: tuple[str, ...]
+
+
+class Plan(NamedTuple):
+    """A demonstration.
+
+    Attributes:
+        title: in words.
+        config: of each agent.
+        nodes: their names.
+        learn: arguments of the simulator for the lives that are learnt from.
+        judge: arguments for what is judged at the end.
+        rounds: of federated training.
+    """
+
+    title: str
+    config: Path
+    nodes: tuple[str, ...]
+    learn: list[str]
+    judge: list[str]
+    rounds: int
+
+
+def plant(configs: Path) -> Plan:
+    """Return the plant of pumps with known faults: three halls, an agent each."""
+    scenario = str(configs / "scenarios" / "demo.toml")
+    play = ["run", "--scenario", scenario, "--phase"]
+    return Plan(
+        "21 pumps in three halls; each hall has seen other faults",
+        configs / "agent.toml",
+        ("hall-a", "hall-b", "hall-c"),
+        [*play, "history"],
+        [*play, "present"],
+        2,
+    )
+
+
+def turbofans(configs: Path, data: Path) -> Plan:
+    """Return NASA's turbofans: ten agents with ten engines each, then the 100 test engines."""
+    play = ["replay", "--dataset", "cmapss", "--data", str(data), "--subset", "FD001"]
+    play += ["--nodes", "10", "--split"]
+    return Plan(
+        "100 turbofan engines of NASA's C-MAPSS FD001 on ten devices, then 100 others to judge",
+        configs / "agent.turbofan.toml",
+        tuple(f"node-{i:02d}" for i in range(1, 11)),
+        [*play, "train"],
+        [*play, "test"],
+        2,
+    )
+
+
+def what_is_true(path: Path) -> list[Asset]:
+    """Read the simulator's truth about the assets that did not end in a failure."""
+    known = truth.read(path)
+    return [
+        Asset(
+            life.asset,
+            (life.fault or "") if (life.severity or 0.0) >= known.felt_severity else "",
+            life.fault_began_t if life.severity else None,
+            life.played_until_t,
+            life.rul_h,
+            life.channels,
+        )
+        for life in known.lives
+        if not life.failed
+    ]
+
+
+def rows_played(path: Path) -> int:
+    """Return how many rows the simulator says it played."""
+    return sum(life.rows for life in truth.read(path).lives)
+
+
+def server_config(path: Path, *, state: Path, port: int, nodes: int, rounds: int) -> None:
+    """Write the federation server's configuration."""
+    content = {
+        "state": str(state),
+        "listen": f"127.0.0.1:{port}",
+        "rounds": rounds,
+        "min_nodes": nodes,
+        "deadline_s": 90.0,
+    }
+    lines = [f"{key} = {msgspec.json.encode(value).decode()}" for key, value in content.items()]
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")

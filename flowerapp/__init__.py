@@ -1,0 +1,1 @@
+"""Flower's entry points: message in, message out; the whole of what travels to the devices."""

@@ -1,0 +1,189 @@
+"""The server's long-lived process: SuperLink, the run on it, and both again if they end."""
+
+import json
+import os
+import subprocess
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+
+from contract import npz
+from contract.errors import RunoutError
+from server import bundle, processes, status, superlink
+from server.config import ServerConfig
+from server.superlink import SuperLink
+
+STARTED_S = 90.0
+"""A ServerApp that has not begun this long after it was submitted never will."""
+STEADY_S = 60.0
+"""A run that lasted this long was well: the next failure is retried at once."""
+MOST_BACKOFF_S = 60.0
+
+
+class _Serving(msgspec.Struct):
+    """What a ServerApp writes as it begins: see ``server.serving``."""
+
+    pid: int
+    run: str
+
+
+class _Follower:
+    """Reads what is added to a log file, line by line, over its rotations."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._at = path.stat().st_size if path.exists() else 0
+
+    def lines(self) -> list[str]:
+        """Return the whole lines that are new."""
+        try:
+            with self._path.open("rb") as file:
+                if file.seek(0, os.SEEK_END) < self._at:
+                    self._at = 0  # rotated: this is another file
+                file.seek(self._at)
+                new = file.read()
+        except FileNotFoundError:
+            return []
+        whole = new[: new.rfind(b"\n") + 1]
+        self._at += len(whole)
+        return whole.decode(errors="replace").splitlines()
+
+
+class Server:
+    """Runs until it is told to stop; with ``once`` until one training is done.
+
+    Args:
+        config: of the server.
+        tell: called with each line that is meant for a person.
+        once: train once and end.
+    """
+
+    def __init__(self, config: ServerConfig, tell: Callable[[str], None], *, once: bool) -> None:
+        self._config = config
+        self._tell = tell
+        self._once = once
+        self._stop = threading.Event()
+        self._follower = _Follower(config.folder / status.LOG)
+
+    def stop(self) -> None:
+        """End soon; may be called from a signal handler."""
+        self._stop.set()
+
+    def run(self) -> bool:
+        """Return once stopped, or with ``once`` whether the training brought a release."""
+        config = self._config
+        config.folder.mkdir(parents=True, exist_ok=True)
+        npz.write(config.folder / "guard.json", msgspec.json.encode(config.guard))
+        bundle.write(config.folder / "app")
+        superlink.write_connection(config)
+        processes.adopt_orphans()
+        link = SuperLink(config, tell=self._tell, wait=self._stop.wait, stopping=self._stop.is_set)
+        backoff_s = 1.0
+        try:
+            while not self._stop.is_set():
+                began = time.monotonic()
+                problem = self._live(link)
+                if problem is None or self._stop.is_set():
+                    return problem is None
+                if self._once:
+                    raise RunoutError(problem)
+                if time.monotonic() - began > STEADY_S:
+                    backoff_s = 1.0
+                self._tell(f"{problem}; starting again in {backoff_s:.0f} s")
+                self._stop.wait(backoff_s)
+                backoff_s = min(2 * backoff_s, MOST_BACKOFF_S)
+        finally:
+            link.stop()
+        return True
+
+    def _live(self, link: SuperLink) -> str | None:
+        """Run SuperLink, if need be, and one run on it; returns what ended it, None for its end."""
+        if link.ended():
+            link.stop()
+            self._tell(f"starting SuperLink on {self._config.listen}")
+            link.start()
+            if self._stop.is_set():
+                return None
+            self._tell(f"nodes may join: runout-agent node, superlink = {self._config.listen}")
+        run = self._submit()
+        if run is None:
+            return None if self._stop.is_set() else "SuperLink did not take the run"
+        serving = self._begun(link, run)
+        if serving is None:
+            return None if self._stop.is_set() else f"the ServerApp of run {run} did not begin"
+        while processes.runs(serving.pid):
+            self._pass_on()
+            if self._stop.wait(0.5):
+                return None
+            if link.ended():
+                return "SuperLink ended"
+        self._pass_on()
+        last = status.read(self._config.folder)
+        if last is not None and last.run == run and last.phase == "ended":
+            return None
+        why = last.error if last is not None and last.error else "see log/superlink.log"
+        return f"the training run ended: {why}"
+
+    def _pass_on(self) -> None:
+        for line in self._follower.lines():
+            self._tell(line)
+
+    def _submit(self) -> str | None:
+        """Submit the app as a run; returns its number."""
+        config = self._config
+        values: dict[str, str | int | float | bool] = {
+            "asset-class": config.asset_class,
+            "num-server-rounds": config.rounds,
+            "min-nodes": config.min_nodes,
+            "deadline-s": config.deadline_s,
+            "state": str(config.folder),
+            "serve": not self._once,
+            "interval-s": config.interval_s,
+            "strategy": config.strategy,
+        }
+        overrides = config.folder / "run.toml"
+        overrides.write_text(bundle.toml(values) + "\n", encoding="utf-8")
+        process = subprocess.Popen(
+            [
+                superlink.program("flwr"),
+                *("run", str(config.folder / "app"), superlink.CONNECTION),
+                *("--format", "json", "-c", str(overrides)),
+            ],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            env=superlink.environment(config),
+            text=True,
+            start_new_session=True,
+        )
+        until = time.monotonic() + STARTED_S
+        while process.poll() is None:
+            if self._stop.wait(0.1) or time.monotonic() > until:
+                process.kill()
+        said, _ = process.communicate()
+        if self._stop.is_set():
+            return None
+        try:
+            run = json.loads(said[said.index("{") :])["run-id"]
+        except (ValueError, KeyError, TypeError):
+            self._tell(f"flwr run: {' '.join(said.split())[-500:]}")
+            return None
+        return str(run)
+
+    def _begun(self, link: SuperLink, run: str) -> _Serving | None:
+        """Wait for the ServerApp of a run to say that it is there."""
+        path = self._config.folder / "serving.json"
+        until = time.monotonic() + STARTED_S
+        while time.monotonic() < until and not link.ended():
+            try:
+                serving = msgspec.json.decode(path.read_bytes(), type=_Serving)
+            except (FileNotFoundError, msgspec.MsgspecError):
+                serving = None
+            if serving is not None and serving.run == run:
+                return serving
+            if self._stop.wait(0.2):
+                return None
+        return None

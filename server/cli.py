@@ -1,0 +1,154 @@
+"""The command ``runout-server``: run, check, round, models, withdraw, repin."""
+
+import argparse
+import signal
+import sys
+import time
+from pathlib import Path
+
+import msgspec
+
+from contract.errors import RunoutError
+from server.config import load
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command; returns the exit code: 0 done, 1 nothing came of it, 2 a mistake to mend."""
+    arguments = _parser().parse_args(argv)
+    try:
+        code: int = arguments.do(arguments)
+    except RunoutError as error:
+        print(f"runout-server: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+    return code
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="runout-server",
+        description="Merges what the devices of a cohort learnt, never their data, and hands the "
+        "result back to them.",
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    def command(name: str, do: object, text: str) -> argparse.ArgumentParser:
+        sub = commands.add_parser(name, help=text, description=text)
+        sub.add_argument(
+            "--config", type=Path, required=True, metavar="FILE", help="e.g. configs/server.toml"
+        )
+        sub.set_defaults(do=do)
+        return sub
+
+    run = command("run", _run, "Run SuperLink and train, until SIGINT or SIGTERM.")
+    run.add_argument("--once", action="store_true", help="train once, hand the release out, end")
+    run.add_argument("--rounds", type=int, metavar="N", help="in place of the configured number")
+    command("check", _check, "Check a configuration and say what the server would do with it.")
+    command("round", _round, "Ask the running server to train now.")
+    command("models", _models, "List the versions there are.")
+    withdraw = command("withdraw", _withdraw, "Take a node's contribution out of the sums.")
+    withdraw.add_argument("node", help="its name")
+    command("repin", _repin, "Let the next training pin the spec that most nodes run then.")
+    return parser
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    from server.app import Server
+
+    config = load(arguments.config)
+    if arguments.rounds is not None:
+        if arguments.rounds < 1:
+            raise RunoutError(f"--rounds {arguments.rounds}: at least 1")
+        config = msgspec.structs.replace(config, rounds=arguments.rounds)
+    server = Server(config, _tell, once=arguments.once)
+
+    def stop(_number: int, _frame: object) -> None:
+        server.stop()
+
+    signal.signal(signal.SIGINT, stop)
+    signal.signal(signal.SIGTERM, stop)
+    return 0 if server.run() else 1
+
+
+def _tell(line: str) -> None:
+    # What comes from the ServerApp has its own time.
+    stamp = "" if line[2:3] == ":" else time.strftime("%H:%M:%S ")
+    print(stamp + line, flush=True)
+
+
+def _check(arguments: argparse.Namespace) -> int:
+    config = load(arguments.config)
+    print(f"{arguments.config}: good")
+    print(f"  SuperLink  {config.listen}, {'TLS' if config.tls else 'no TLS, this machine only'}")
+    print(f"  state      {config.folder}")
+    print(f"  cohort     {config.asset_class or 'the class most nodes report'}")
+    print(
+        f"  training   with {config.min_nodes} nodes or more, {config.rounds} rounds by "
+        f"{config.strategy}, again after {config.interval_s:.0f} s"
+    )
+    return 0
+
+
+def _round(arguments: argparse.Namespace) -> int:
+    from server.status import REQUEST
+
+    config = load(arguments.config)
+    if not config.folder.is_dir():
+        raise RunoutError(f"{config.folder}: no server has run with this state folder")
+    (config.folder / REQUEST).touch()
+    print("asked for: the running server trains as soon as enough nodes are there")
+    return 0
+
+
+def _models(arguments: argparse.Namespace) -> int:
+    from server.registry import Registry, cohorts
+
+    config = load(arguments.config)
+    row = "{:16} {:>7} {:20} {:>5} {:8} {:>8} {:>8} {:>8}  {}"
+    print(row.format("class", "version", "made", "nodes", "judges", "rmse h", "worst", "alone", ""))
+    for name in cohorts(config.folder):
+        registry = Registry(config.folder, name)
+        current = registry.current()
+        for known in registry.all():
+            if known.release is None:
+                print(row.format(name, known.version, *[""] * 6, known.problem))
+                continue
+            manifest = known.release.manifest
+            metrics, model = manifest.metrics, manifest.rul_model
+            numbers = [
+                f"{metrics[key]:.1f}" if key in metrics else "-"
+                for key in (f"rmse/{model}", f"rmse_worst/{model}", "rmse/local")
+            ]
+            made = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(manifest.created_ns / 1e9))
+            live = current is not None and current.version == known.version
+            nodes = len(manifest.contributors)
+            mark = "handed out" if live else ""
+            print(row.format(name, known.version, made, nodes, model or "-", *numbers, mark))
+    return 0
+
+
+def _withdraw(arguments: argparse.Namespace) -> int:
+    from server.merge import withdraw
+
+    config = load(arguments.config)
+    taken = withdraw(config.folder, arguments.node)
+    if not taken:
+        print(f"runout-server: no contribution of {arguments.node!r} is kept", file=sys.stderr)
+        return 1
+    print(f"taken out of the sums of {', '.join(taken)}; the next training goes without")
+    return 0
+
+
+def _repin(arguments: argparse.Namespace) -> int:
+    from server.registry import Registry, cohorts
+
+    config = load(arguments.config)
+    names = [n for n in cohorts(config.folder) if config.asset_class in {"", n}]
+    unpinned = [name for name in names if Registry(config.folder, name).unpin()]
+    print(f"no longer pinned: {', '.join(unpinned) or 'nothing was'}")
+    return 0 if unpinned else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

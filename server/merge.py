@@ -1,0 +1,156 @@
+"""The ledger of sums: who contributed what, so that each counts once and can be taken out again.
+
+A contribution is keyed by node and epoch and tied to what it was computed under (the class's spec,
+for the ridge family also the basis). Nodes that are absent in a run still count.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import quote
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from contract import npz
+from contract.block import Arrays
+from contract.errors import ContractError
+from contract.models.moments import Moments
+from contract.models.ridge import GramSums
+
+
+class Key(msgspec.Struct, frozen=True):
+    """What a contribution is known by.
+
+    Attributes:
+        node: who sent it.
+        epoch: its journal position: a later one of the node replaces an earlier one.
+        tie: digest of what it was computed under; only equals merge.
+        rows: behind the sums.
+    """
+
+    node: str
+    epoch: int
+    tie: str
+    rows: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Contribution:
+    """A key and the sums."""
+
+    key: Key
+    arrays: Arrays
+
+
+class Ledger:
+    """The newest contribution of each node, in one file each.
+
+    Totals are summed in the order of the nodes' names, so that neither the order of arrival nor
+    what was withdrawn meanwhile makes a difference, bit for bit.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._contributions: dict[str, Contribution] = {}
+        self.unreadable: list[str] = []
+        folder.mkdir(parents=True, exist_ok=True)
+        for path in sorted(folder.glob("*.npz")):
+            try:
+                head, arrays = npz.read(path)
+                key = msgspec.json.decode(head, type=Key)
+            except (ContractError, msgspec.MsgspecError) as error:
+                # The node's next contribution replaces it; until then the others count without.
+                self.unreadable.append(str(error))
+                continue
+            self._contributions[key.node] = Contribution(key, arrays)
+
+    def put(self, contribution: Contribution) -> bool:
+        """Take a contribution in; False if it is known already, or older than what is known."""
+        key = contribution.key
+        known = self._contributions.get(key.node)
+        if known is not None and known.key.tie == key.tie and known.key.epoch >= key.epoch:
+            return False
+        npz.write(self._path(key.node), npz.to_bytes(msgspec.json.encode(key), contribution.arrays))
+        self._contributions[key.node] = contribution
+        return True
+
+    def withdraw(self, node: str) -> bool:
+        """Take a node's contribution out; the total is then as if it had never been in."""
+        if self._contributions.pop(node, None) is None:
+            return False
+        self._path(node).unlink(missing_ok=True)
+        return True
+
+    def under(self, tie: str) -> list[Contribution]:
+        """Return the contributions computed under one basis or spec, by node."""
+        ordered = sorted(self._contributions.items())
+        return [one for _, one in ordered if one.key.tie == tie]
+
+    def nodes_not_under(self, tie: str) -> list[str]:
+        """Return the nodes whose contribution does not count under a tie."""
+        return sorted(n for n, one in self._contributions.items() if one.key.tie != tie)
+
+    def __len__(self) -> int:
+        return len(self._contributions)
+
+    def _path(self, node: str) -> Path:
+        return self._folder / f"{quote(node, safe='')}.npz"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Statistics:
+    """What the first phase adds up to.
+
+    Attributes:
+        basis: moments of all feature vectors, diagonal.
+        health: moments of healthy behaviour.
+        histogram: of healthy scores.
+    """
+
+    basis: Moments
+    health: Moments
+    histogram: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, contributions: Iterable[Contribution]) -> "Statistics | None":
+        """Return the sum of what several nodes sent; None for nobody."""
+        total: Statistics | None = None
+        for one in contributions:
+            arrays = one.arrays
+            statistics = cls(
+                Moments.from_arrays(arrays, "basis/"),
+                Moments.from_arrays(arrays, "health/"),
+                np.asarray(arrays["health/histogram"], dtype=np.int64),
+            )
+            total = statistics if total is None else total.merge(statistics)
+        return total
+
+    def merge(self, other: "Statistics") -> "Statistics":
+        """Return the sum of both."""
+        return Statistics(
+            self.basis.merge(other.basis),
+            self.health.merge(other.health),
+            self.histogram + other.histogram,
+        )
+
+
+def ledger_folder(state: Path, asset_class: str) -> Path:
+    """Return where a cohort's ledgers are."""
+    return state / "ledger" / quote(asset_class, safe="")
+
+
+def withdraw(state: Path, node: str) -> list[str]:
+    """Take a node out of every ledger; returns which ones it was in."""
+    folders = sorted((state / "ledger").glob("*/*/"))
+    return [f"{f.parent.name} {f.name}" for f in folders if Ledger(f).withdraw(node)]
+
+
+def gram_total(contributions: Iterable[Contribution]) -> GramSums | None:
+    """Return the sum of the ridge sums of several nodes; None for nobody."""
+    total: GramSums | None = None
+    for one in contributions:
+        sums = GramSums.from_arrays(one.arrays, "ridge/")
+        total = sums if total is None else total.merge(sums)
+    return total

@@ -1,0 +1,228 @@
+"""What runs inside Flower's ServerApp: trainings, and between them the hand-out to late joiners."""
+
+import fcntl
+import logging
+import os
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from logging.handlers import RotatingFileHandler
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from flwr.serverapp import Grid
+
+from contract import npz
+from contract.errors import RunoutError
+from contract.release import Release
+from server.guard import Limits
+from server.rounds import Fleet
+from server.status import LOG, REQUEST, STATE_VARIABLE, Status
+from server.strategy import STRATEGIES
+from server.training import Settings, Training
+
+log = logging.getLogger("runout.server")
+
+TICK_S = 2.0
+"""Between two looks at who is there."""
+SAY_S = 15.0
+"""Between two lines that say that nodes are waited for."""
+RETRY_S = 30.0
+"""Before a node that could not be handed a release is tried again."""
+
+
+def _set_up_log(path: Path) -> None:
+    """Log to a file, which the server's process shows, and to whoever streams the run."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # Not to the terminal: SuperLink gives a ServerApp none.
+    to_file = RotatingFileHandler(path, maxBytes=2_000_000, backupCount=3, encoding="utf-8")
+    log.handlers = [to_file, _ToStream()]
+    for handler in log.handlers:
+        handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
+    log.setLevel(logging.INFO)
+    log.propagate = False
+
+
+class _ToStream(logging.Handler):
+    """Writes to whatever standard output is at the time: Flower replaces it while a run goes on."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        sys.stdout.write(self.format(record) + "\n")
+        sys.stdout.flush()
+
+
+def settings_of(run_config: Mapping[str, Any], environment: Mapping[str, str]) -> Settings:
+    """Read the run's configuration; raises ``RunoutError`` on what cannot be used."""
+    state = Path(
+        str(run_config.get("state", "")) or environment.get(STATE_VARIABLE, "") or "out/server"
+    ).absolute()
+    try:
+        limits = msgspec.json.decode((state / "guard.json").read_bytes(), type=Limits)
+    except FileNotFoundError:
+        limits = Limits()
+    strategy = str(run_config.get("strategy", "fedavg"))
+    if strategy not in STRATEGIES:
+        raise RunoutError(f"strategy {strategy!r} is none of {', '.join(STRATEGIES)}")
+    return Settings(
+        state=state,
+        asset_class=str(run_config.get("asset-class", "")),
+        rounds=int(run_config.get("num-server-rounds", 3)),
+        min_nodes=int(run_config.get("min-nodes", 1)),
+        deadline_s=float(run_config.get("deadline-s", 120.0)),
+        interval_s=float(run_config.get("interval-s", 3600.0)),
+        strategy=strategy,
+        serve=bool(run_config.get("serve", False)),
+        guard=limits,
+    )
+
+
+def serve(grid: Grid, run_config: Mapping[str, Any]) -> None:
+    """Train once and end, or with ``serve`` go on until the process is ended."""
+    settings = settings_of(run_config, os.environ)
+    settings.state.mkdir(parents=True, exist_ok=True)
+    _set_up_log(settings.state / LOG)
+    run = str(grid.run.run_id)
+    status = Status(pid=os.getpid(), run=run)
+    training = Training(settings, Fleet(grid), status)
+    release = training.open()
+    training.write()
+    npz.write(
+        settings.state / "serving.json",
+        msgspec.json.encode({"pid": os.getpid(), "run": run}),
+        durable=False,
+    )
+    try:
+        if settings.serve:
+            Serving(training).run(release)
+        else:
+            _once(training)
+        status.phase = "ended"
+    except RunoutError as error:
+        status.phase, status.error = "failed", str(error)
+        log.error("%s", error)  # noqa: TRY400  # a person's mistake: its text is enough
+        raise
+    finally:
+        if status.phase not in {"ended", "failed"}:
+            status.phase = "stopped"
+        training.write()
+
+
+def _once(training: Training) -> None:
+    """Train with who is there within the deadline, hand the release out, end."""
+    fleet, settings = training.fleet, training.settings
+    end = fleet.clock() + settings.deadline_s
+    said = 0.0
+    while len(online := fleet.online()) < settings.min_nodes:
+        if fleet.clock() >= end:
+            raise RunoutError(
+                f"{len(online)} of {settings.min_nodes} nodes came within "
+                f"{settings.deadline_s:.0f} s; start more, or set min-nodes lower"
+            )
+        said = _say_waiting(training, len(online), said)
+        fleet.wait(0.5)
+    with only_writer(training):
+        release = training.run()
+        if release is None:
+            raise RunoutError("the training brought no release; the lines above say why")
+        training.deploy(release, fleet.online())
+
+
+class Serving:
+    """Trains when it is time or asked for, and hands the release to whoever joins."""
+
+    def __init__(self, training: Training) -> None:
+        self._training = training
+        self._fleet = training.fleet
+        self._settings = training.settings
+        self._request = training.settings.state / REQUEST
+        self._has: dict[int, int] = {}
+        self._retry: dict[int, float] = {}
+
+    def run(self, release: Release | None) -> None:
+        """Go on until the process is ended."""
+        fleet, settings = self._fleet, self._settings
+        due = fleet.clock() if release is None else fleet.clock() + settings.interval_s
+        said = 0.0
+        if release is not None:
+            log.info("version %d is handed out", release.version)
+        while True:
+            online = fleet.online()
+            asked = self._request.exists()
+            if (asked or fleet.clock() >= due) and len(online) >= settings.min_nodes:
+                self._request.unlink(missing_ok=True)
+                with only_writer(self._training):
+                    trained = self._training.run(even_if_nothing_new=asked or release is None)
+                release = trained or release
+                # Without any release soon again: the first lives may just have ended.
+                wait = settings.interval_s if release else min(30.0, settings.interval_s)
+                due = fleet.clock() + wait
+            elif fleet.clock() >= due or asked:
+                said = _say_waiting(self._training, len(online), said)
+            release = self._newest(release)
+            if release is not None:
+                self._hand_out(release, online)
+            if self._training.status.phase not in {"serving", "waiting"} or (
+                self._training.status.online != len(online)
+            ):
+                self._training.status.phase = "serving" if release else "waiting"
+                self._training.status.online = len(online)
+                self._training.write()
+            fleet.wait(TICK_S)
+
+    def _newest(self, release: Release | None) -> Release | None:
+        """Return what is handed out now: another run on the same state may have trained."""
+        cohort = self._training.cohort
+        if cohort is None:
+            return release
+        newest = max(cohort.registry.versions(), default=0)
+        if release is None or newest <= release.version:
+            return release
+        return self._training.open() or release
+
+    def _hand_out(self, release: Release, online: list[int]) -> None:
+        now = self._fleet.clock()
+        lacking = [
+            node_id
+            for node_id in online
+            if self._has.get(node_id, 0) < release.version and self._retry.get(node_id, 0.0) <= now
+        ]
+        self._has = {n: v for n, v in self._has.items() if n in online}
+        self._retry = {n: t for n, t in self._retry.items() if n in online}
+        if not lacking:
+            return
+        has = self._training.deploy(release, lacking)
+        for node_id in lacking:
+            if node_id in has:
+                self._has[node_id] = release.version
+            else:
+                self._retry[node_id] = self._fleet.clock() + RETRY_S
+
+
+def _say_waiting(training: Training, online: int, said: float) -> float:
+    now = training.fleet.clock()
+    if now - said < SAY_S:
+        return said
+    log.info("waiting for nodes: %d of at least %d are there", online, training.settings.min_nodes)
+    training.status.phase, training.status.online = "waiting", online
+    training.write()
+    return now
+
+
+@contextmanager
+def only_writer(training: Training) -> Iterator[None]:
+    """Hold the state's lock: a run from outside and the serving one take turns."""
+    with (training.settings.state / "lock").open("a") as file:
+        said = 0.0
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if time.monotonic() - said > SAY_S:
+                    log.info("waiting for another training on %s", training.settings.state)
+                    said = time.monotonic()
+                training.fleet.wait(0.5)
+                continue
+            break
+        yield  # the lock goes with the file, and with the process

@@ -1,0 +1,555 @@
+"""One training of a cohort: statistics, rounds of fitting, evaluation, a registered release.
+
+A phase ends at its deadline with those who answered. Sums of nodes that are absent come from the
+ledger, so they count all the same; weights count only from those who answer.
+"""
+
+import hashlib
+import logging
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import msgspec
+import numpy as np
+from flwr.app import RecordDict
+
+from contract import VERSION
+from contract.block import Arrays
+from contract.errors import ContractError
+from contract.models.moments import HealthModel
+from contract.models.ridge import Basis
+from contract.release import Manifest, Release
+from contract.spec import AssetClass, Ridge, Sklearn, rul_name
+from contract.topics import check_name
+from contract.update import EVALUATE, FIT, STATISTICS, Request, Update
+from server import evaluate, messages
+from server.guard import Limits, Weights, balance, judge
+from server.merge import Contribution, Key, Ledger, Statistics, gram_total, ledger_folder
+from server.registry import Line, Registry, cohorts
+from server.rounds import Fleet, Heard
+from server.status import Phase, Status
+from server.strategy import WeightsMerger
+
+log = logging.getLogger("runout.server")
+
+HAND_OUT_S = 30.0
+"""A release is laid into a folder, which takes no longer; who is away gets it later."""
+REFRESH = 2.0
+"""The standardisation is renewed when the rows behind it have grown by this factor."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How a training is run; see ``server.config.ServerConfig``."""
+
+    state: Path
+    asset_class: str
+    rounds: int
+    min_nodes: int
+    deadline_s: float
+    interval_s: float
+    strategy: str
+    serve: bool
+    guard: Limits
+
+
+@dataclass(slots=True)
+class Cohort:
+    """What is kept of one asset class: registry, pinned line and the two ledgers of sums."""
+
+    registry: Registry
+    statistics: Ledger
+    ridge: Ledger
+
+    @classmethod
+    def open(cls, state: Path, asset_class: str) -> "Cohort":
+        """Open, or make, what is kept of a class."""
+        ledgers = ledger_folder(state, asset_class)
+        cohort = cls(
+            Registry(state, asset_class),
+            Ledger(ledgers / "statistics"),
+            Ledger(ledgers / "ridge"),
+        )
+        for problem in cohort.statistics.unreadable + cohort.ridge.unreadable:
+            log.warning("a contribution in the ledger cannot be used: %s", problem)
+        return cohort
+
+
+@dataclass(slots=True)
+class Training:
+    """Runs one training after the other on a fleet, and writes down how they go.
+
+    Attributes:
+        settings: how.
+        fleet: the nodes.
+        status: where to say what goes on.
+        now: seconds since 1970 UTC.
+        cohort: None until it is known which class is trained.
+    """
+
+    settings: Settings
+    fleet: Fleet
+    status: Status
+    now: Callable[[], float] = time.time
+    cohort: Cohort | None = None
+    _count: int = field(default=0, init=False)
+    _silent: set[int] = field(default_factory=set, init=False)
+
+    def open(self) -> Release | None:
+        """Find the cohort without asking anyone; returns what is handed out, if anything is."""
+        if self.cohort is None:
+            known = cohorts(self.settings.state)
+            name = self.settings.asset_class or (known[0] if len(known) == 1 else "")
+            if name:
+                self.cohort = Cohort.open(self.settings.state, name)
+                self.status.asset_class = name
+        if self.cohort is None:
+            return None
+        current = self.cohort.registry.current()
+        self.status.hand_out(current)
+        return current
+
+    def run(self, *, even_if_nothing_new: bool = True) -> Release | None:
+        """Train with the nodes that are there; returns the new release, or None."""
+        self.open()
+        self._count = max(self._count, self._trainings_before()) + 1
+        self._silent.clear()
+        self.status.training = self._count
+        self.status.rounds = self.settings.rounds
+        self.status.seconds = {}
+        nodes = self.fleet.online()
+        before = self.cohort.registry.current() if self.cohort else None
+        accepted = self._statistics(nodes)
+        if self.cohort is None or not accepted:
+            log.warning("training %d ends: no node's statistics could be used", self._count)
+            return None
+        if not even_if_nothing_new and before is not None and self._nothing_new(before, accepted):
+            log.info("nothing new since version %d: no training", before.version)
+            return None
+        return self._models(accepted, before)
+
+    def _models(self, nodes: list[int], before: Release | None) -> Release | None:
+        cohort = self._cohort()
+        line = self._line()
+        total = Statistics.of(cohort.statistics.under(line.digest))
+        if total is None:
+            return None
+        arrays: Arrays = {}
+        if total.health.n:
+            health = line.asset_class.health
+            arrays |= HealthModel.solve(
+                total.health, variance=health.variance, alarm_rate=health.alarm_rate
+            ).arrays("health/model/")
+            arrays["health/histogram"] = total.histogram
+        contributors = {one.key.node: one.key.epoch for one in cohort.statistics.under(line.digest)}
+        if total.basis.n and line.asset_class.rul:
+            line, basis = self._basis(line, total)
+            arrays |= basis.arrays()
+            arrays |= self._fit(nodes, line, basis, before)
+            for one in cohort.ridge.under(_tie(line)):
+                known = contributors.get(one.key.node, 0)
+                contributors[one.key.node] = max(known, one.key.epoch)
+        if not arrays:
+            log.warning(
+                "training %d ends: the nodes know neither healthy behaviour nor finished lives yet",
+                self._count,
+            )
+            return None
+        manifest = Manifest(
+            contract=VERSION,
+            asset_class=line.asset_class,
+            version=cohort.registry.next_version(),
+            parent=before.version if before else 0,
+            created_ns=round(self.now() * 1e9),
+            contributors=tuple(sorted(contributors)),
+            rul_model="",
+            metrics={},
+            epochs=contributors,
+        )
+        return self._release(nodes, manifest, arrays)
+
+    def _release(self, nodes: list[int], manifest: Manifest, arrays: Arrays) -> Release:
+        spec = manifest.asset_class
+        candidate = Release(manifest, arrays)
+        # Until it is measured, the class's first judges.
+        first = evaluate.choose(spec, candidate.rul, [])
+        candidate = Release(msgspec.structs.replace(manifest, rul_model=first), arrays)
+        measured = self._evaluate(nodes, candidate) if candidate.rul else {}
+        rul_model = evaluate.choose(spec, candidate.rul, list(measured.values()))
+        metrics = evaluate.summary(measured)
+        manifest = msgspec.structs.replace(manifest, rul_model=rul_model, metrics=metrics)
+        release = Release(manifest, arrays)
+        registry = self._cohort().registry
+        registry.register(release)
+        registry.note(
+            "release",
+            self.now(),
+            version=release.version,
+            rul_model=rul_model,
+            metrics=metrics,
+            contributors=manifest.contributors,
+        )
+        self.status.hand_out(release)
+        log.info(
+            "version %d of %s, from %d nodes: %s",
+            release.version,
+            spec.name,
+            len(manifest.contributors),
+            evaluate.in_words(metrics, rul_model),
+        )
+        return release
+
+    # -- the phases -------------------------------------------------------------------------
+
+    def _statistics(self, nodes: list[int]) -> list[int]:
+        line = self.cohort.registry.line() if self.cohort else None
+        name = self.cohort.registry.asset_class if self.cohort else self.settings.asset_class
+        request = self._request(STATISTICS, name, line.digest if line else "")
+        heard = self._ask("statistics", nodes, messages.TRAIN, request, {}, tie=request.digest)
+        updates, refused = self._read(heard)
+        if line is None:
+            line = self._elect(updates)
+            if line is None:
+                self._close("statistics", heard, [], refused)
+                return []
+        cohort = self._cohort()
+        accepted = []
+        for node_id, update in updates.items():
+            against = judge(update, request, line.asset_class)
+            if against:
+                refused[node_id] = "; ".join(against)
+                continue
+            accepted.append(node_id)
+            self._put(cohort.statistics, update, line.digest, self.fleet.name(node_id))
+        self._fold_late()
+        rows = sum(one.key.rows for one in cohort.statistics.under(line.digest))
+        known = len(cohort.statistics.under(line.digest))
+        self._close("statistics", heard, accepted, refused, rows=rows, nodes_in_sum=known)
+        return accepted
+
+    def _elect(self, updates: dict[int, Update]) -> Line | None:
+        """Pin the spec that most nodes run: with a tie that of most rows."""
+        votes: Counter[str] = Counter()
+        rows: Counter[str] = Counter()
+        specs: dict[str, AssetClass] = {}
+        for update in updates.values():
+            digest = update.head.asset_class.digest()
+            specs.setdefault(digest, update.head.asset_class)
+            votes[digest] += 1
+            rows[digest] += update.head.rows
+        if not votes:
+            return None
+        digest = max(votes, key=lambda d: (votes[d], rows[d], d))
+        spec = specs[digest]
+        cohort = Cohort.open(self.settings.state, spec.name)
+        line = cohort.registry.line()
+        if line is None:
+            line = cohort.registry.pin(Line(digest, spec))
+            cohort.registry.note("pinned", self.now(), digest=digest, votes=votes[digest])
+            log.info("asset class %s is pinned at spec %s", spec.name, digest)
+        self.cohort = cohort
+        self.status.asset_class = spec.name
+        return line
+
+    def _basis(self, line: Line, total: Statistics) -> tuple[Line, Basis]:
+        cohort = self._cohort()
+        basis = cohort.registry.basis(line)
+        if basis is not None and total.basis.n < REFRESH * line.basis_rows:
+            return line, basis
+        basis = Basis.of(total.basis)
+        rows = total.basis.n
+        line = cohort.registry.pin(msgspec.structs.replace(line, basis_rows=rows), basis)
+        outdated = [] if line.basis_version == 1 else cohort.ridge.nodes_not_under(_tie(line))
+        cohort.registry.note(
+            "basis", self.now(), version=line.basis_version, rows=rows, outdated=outdated
+        )
+        log.info("standardisation %d, from %.0f feature vectors", line.basis_version, rows)
+        return line, basis
+
+    def _fit(self, nodes: list[int], line: Line, basis: Basis, before: Release | None) -> Arrays:
+        cohort, spec = self._cohort(), line.asset_class
+        names = [rul_name(model) for model in spec.rul]
+        ridge = next((model for model in spec.rul if isinstance(model, Ridge)), None)
+        means = any(isinstance(model, Sklearn) for model in spec.rul)
+        merger = WeightsMerger(self.settings.strategy, self.fleet.grid)
+        weights = _start(before, line, basis)
+        for round_ in range(1, (self.settings.rounds if means else 1) + 1):
+            wanted = names if round_ == 1 else [name for name in names if name != "ridge"]
+            request = self._request(FIT, spec.name, line.digest, tuple(wanted), round_)
+            arrays = basis.arrays() | (weights or {})
+            heard = self._ask("fit", nodes, messages.TRAIN, request, arrays, tie=_tie(line))
+            updates, refused = self._read(heard)
+            accepted, replies = [], []
+            for node_id, update in updates.items():
+                against = judge(update, request, spec)
+                if against:
+                    refused[node_id] = "; ".join(against)
+                    continue
+                accepted.append(node_id)
+                name = self.fleet.name(node_id)
+                if "ridge/n" in update.arrays:
+                    self._put(cohort.ridge, update, _tie(line), name)
+                own = {k: a for k, a in update.arrays.items() if k.startswith("sklearn/")}
+                if own and update.head.rows:
+                    replies.append(Weights(name, float(update.head.rows), own))
+            replies, said = balance(replies, weights, self.settings.guard)
+            for line_of_words in said:
+                log.warning("fit round %d: %s", round_, line_of_words)
+            if replies:
+                weights = merger.merge(round_, weights, replies) or weights
+            self._fold_late()
+            self._close("fit", heard, accepted, refused, balanced=said)
+        fitted = dict(weights or {})
+        total = gram_total(cohort.ridge.under(_tie(line)))
+        if ridge is not None and total is not None and total.n:
+            fitted["ridge/coefficients"] = total.solve(ridge.penalty)
+        return fitted
+
+    def _evaluate(self, nodes: list[int], candidate: Release) -> dict[str, evaluate.Measured]:
+        spec = candidate.manifest.asset_class
+        request = self._request(EVALUATE, spec.name, spec.digest())
+        arrays: Arrays = {"release": np.frombuffer(candidate.to_bytes(), dtype=np.uint8)}
+        heard = self._ask("evaluate", nodes, messages.EVALUATE, request, arrays, tie="")
+        updates, refused = self._read(heard)
+        measured: dict[str, evaluate.Measured] = {}
+        accepted = []
+        for node_id, update in updates.items():
+            against = judge(update, request, spec)
+            if against:
+                refused[node_id] = "; ".join(against)
+                continue
+            accepted.append(node_id)
+            measured[self.fleet.name(node_id)] = update.head.metrics
+        self._close("evaluate", heard, accepted, refused)
+        return measured
+
+    def deploy(self, release: Release, nodes: list[int]) -> set[int]:
+        """Hand a release to nodes; returns which of them have it."""
+        self._say("deploy", nodes)
+        content = messages.release_content(release.to_bytes())
+        heard = self.fleet.ask(
+            nodes,
+            messages.DEPLOY,
+            content,
+            deadline_s=min(self.settings.deadline_s, HAND_OUT_S),
+            about="deploy",
+            heard=self._progress,
+        )
+        said: dict[str, str] = {}
+        for node_id, answer in heard.answers.items():
+            try:
+                said[self.fleet.name(node_id)] = messages.text_of(answer, "delivered", "delivered")
+            except ContractError as error:
+                said[self.fleet.name(node_id)] = str(error)
+        for node_id, reason in heard.failed.items():
+            said[self.fleet.name(node_id)] = reason
+        if self.status.released is not None:
+            self.status.released.delivered |= said
+        self._close("deploy", heard, list(heard.answers), {}, version=release.version, said=said)
+        return set(heard.answers)
+
+    # -- what the phases share --------------------------------------------------------------
+
+    def _request(
+        self, phase: str, name: str, digest: str, models: tuple[str, ...] = (), round_: int = 0
+    ) -> Request:
+        self.status.round = round_
+        count = self._count * 100 + round_
+        return Request(VERSION, phase, name, digest, count, models)
+
+    def _ask(
+        self,
+        phase: Phase,
+        nodes: list[int],
+        kind: str,
+        request: Request,
+        arrays: Arrays,
+        *,
+        tie: str,
+    ) -> Heard:
+        # Who let a deadline pass is not waited for again in this training, until it is heard of.
+        nodes = [node_id for node_id in nodes if node_id not in self._silent]
+        self._say(phase, nodes)
+        # What a late answer is known by: enough to judge it as if it had come in time.
+        about = msgspec.json.encode((phase, tie, request)).decode()
+        return self.fleet.ask(
+            nodes,
+            kind,
+            messages.request_content(request, arrays),
+            deadline_s=self.settings.deadline_s,
+            about=about,
+            heard=self._progress,
+        )
+
+    def _say(self, phase: Phase, nodes: list[int]) -> None:
+        status = self.status
+        status.phase = phase
+        status.online = len(nodes)
+        status.asked = [self.fleet.name(node_id) for node_id in nodes]
+        status.answered, status.accepted, status.failed = [], [], {}
+        self.write()
+
+    def _progress(self, heard: Heard) -> None:
+        self.status.answered = [self.fleet.name(node_id) for node_id in heard.answers]
+        self.status.failed = {self.fleet.name(n): reason for n, reason in heard.failed.items()}
+        self.write()
+
+    def write(self) -> None:
+        """Write the status."""
+        name = self.fleet.name
+        self.status.bytes_up = {name(n): size for n, size in self.fleet.bytes_up.items()}
+        self.status.bytes_down = {name(n): size for n, size in self.fleet.bytes_down.items()}
+        self.status.write(self.settings.state, self.now())
+
+    def _read(self, heard: Heard) -> tuple[dict[int, Update], dict[int, str]]:
+        """Return the answers that can be read, and why the others cannot."""
+        updates: dict[int, Update] = {}
+        refused: dict[int, str] = {}
+        claimed: dict[str, int] = {}
+        for node_id, content in sorted(heard.answers.items()):
+            try:
+                update = _update(content)
+            except ContractError as error:
+                refused[node_id] = str(error)
+                continue
+            name = update.head.node
+            if name in claimed:
+                refused[node_id] = f"calls itself {name!r} as another node does"
+                continue
+            claimed[name] = node_id
+            self.fleet.names[node_id] = name
+            updates[node_id] = update
+        return updates, refused
+
+    def _put(self, ledger: Ledger, update: Update, tie: str, name: str) -> None:
+        head = update.head
+        arrays = {k: a for k, a in update.arrays.items() if not k.startswith("sklearn/")}
+        if not ledger.put(Contribution(Key(name, head.epoch, tie, head.rows), arrays)):
+            log.debug("%s: epoch %d is in the ledger already", name, head.epoch)
+
+    def _fold_late(self) -> None:
+        """Take sums that came after their phase's deadline into the ledgers."""
+        cohort = self._cohort()
+        line = self._line()
+        for late in self.fleet.late():
+            self._silent.discard(late.node_id)
+            if late.about == "deploy":
+                continue
+            phase, tie, request = msgspec.json.decode(late.about, type=tuple[str, str, Request])
+            try:
+                update = _update(late.content)
+            except ContractError:
+                continue
+            if judge(update, request, line.asset_class):
+                continue
+            if phase == STATISTICS:
+                self._put(cohort.statistics, update, line.digest, update.head.node)
+            elif phase == FIT and "ridge/n" in update.arrays and tie == _tie(line):
+                self._put(cohort.ridge, update, tie, update.head.node)
+            else:
+                continue
+            self.fleet.names.setdefault(late.node_id, update.head.node)
+            cohort.registry.note("late", self.now(), node=update.head.node, phase=phase)
+            log.info("%s: its late answer to %s is taken in", update.head.node, phase)
+
+    def _close(
+        self,
+        phase: Phase,
+        heard: Heard,
+        accepted: list[int],
+        refused: dict[int, str],
+        **facts: object,
+    ) -> None:
+        """Write down how a phase went."""
+        name = self.fleet.name
+        failed = {name(n): reason for n, reason in (heard.failed | refused).items()}
+        self._silent.update(heard.silent)
+        for node_id in heard.silent:
+            failed[name(node_id)] = f"no answer in {heard.seconds:.0f} s"
+        status = self.status
+        status.asked = [name(n) for n in heard.asked]
+        status.answered = [name(n) for n in heard.answers]
+        status.accepted = [name(n) for n in accepted]
+        status.failed = failed
+        label = f"{phase} {status.round}" if status.round and phase == "fit" else phase
+        status.seconds[label] = round(heard.seconds, 2)
+        self.write()
+        if self.cohort is not None:
+            self.cohort.registry.note(
+                "phase",
+                self.now(),
+                phase=label,
+                training=self._count,
+                asked=status.asked,
+                accepted=status.accepted,
+                failed=failed,
+                seconds=round(heard.seconds, 2),
+                **facts,
+            )
+        log.info(
+            "%s: asked %d, used %d, in %.1f s%s",
+            label,
+            len(heard.asked),
+            len(accepted),
+            heard.seconds,
+            f" ({', '.join(status.accepted)})" if len(accepted) <= 10 else "",
+        )
+        for who, reason in failed.items():
+            log.warning("%s: %s: %s", label, who, reason)
+
+    def _nothing_new(self, before: Release, accepted: list[int]) -> bool:
+        known = before.manifest.epochs
+        there = {one.key.node: one.key.epoch for one in self._contributions()}
+        names = {self.fleet.name(node_id) for node_id in accepted}
+        return all(known.get(name) == epoch for name, epoch in there.items() if name in names)
+
+    def _contributions(self) -> list[Contribution]:
+        return self._cohort().statistics.under(self._line().digest)
+
+    def _trainings_before(self) -> int:
+        """Return the number of the last training in the journal: seeds follow from it."""
+        if self.cohort is None:
+            return 0
+        numbers = [event.get("training") for event in self.cohort.registry.journal()]
+        return max((n for n in numbers if isinstance(n, int)), default=0)
+
+    def _cohort(self) -> Cohort:
+        if self.cohort is None:
+            raise ContractError("no asset class is known yet")
+        return self.cohort
+
+    def _line(self) -> Line:
+        line = self._cohort().registry.line()
+        if line is None:
+            raise ContractError("nothing is pinned yet")
+        return line
+
+
+def _update(content: RecordDict) -> Update:
+    """Read an answer whose node has a name that can be the name of a file."""
+    update = messages.read_update(content)
+    try:
+        check_name(update.head.node, "node")
+    except ValueError as error:
+        raise ContractError(str(error)) from error
+    return update
+
+
+def _tie(line: Line) -> str:
+    """Return what ridge sums must have in common: the spec and the standardisation."""
+    return hashlib.sha256(f"{line.digest} {line.basis_digest}".encode()).hexdigest()[:16]
+
+
+def _start(before: Release | None, line: Line, basis: Basis) -> Arrays | None:
+    """Return the weights of the release before, if they still mean the same."""
+    if before is None or before.basis is None or "sklearn/w0" not in before.arrays:
+        return None
+    same = before.manifest.asset_class.digest() == line.digest
+    if not same or not np.array_equal(before.basis.mean, basis.mean):
+        return None
+    if not np.array_equal(before.basis.scale, basis.scale):
+        return None
+    return {name: a for name, a in before.arrays.items() if name.startswith("sklearn/")}

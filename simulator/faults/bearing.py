@@ -1,0 +1,30 @@
+"""Rolling bearing damage: vibration rises exponentially, heat follows."""
+
+import numpy as np
+
+from contract.block import Floats
+from simulator.faults.effect import Effect
+
+
+class Bearing:
+    """A spall that grows with every ball that passes over it."""
+
+    name = "bearing"
+    moves = ("vibration", "bearing_temp")
+    what = "bearing damage: vibration rises exponentially, bearing temperature follows"
+
+    def severity(self, age: Floats) -> Floats:
+        """Rise exponentially, twentyfold from the first tenth to the end."""
+        grown: Floats = np.expm1(3.0 * np.clip(age, 0.0, 1.0)) / np.expm1(3.0)
+        return grown
+
+    def effect(self, severity: Floats) -> Effect:
+        """Shake and heat; the hydraulics hardly notice."""
+        none = np.zeros_like(severity)
+        return Effect(
+            vibration=4.5 * severity,
+            friction=1.0 * severity,
+            head_loss=none,
+            roughness=none,
+            efficiency_loss=0.02 * severity,
+        )

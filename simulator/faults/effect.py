@@ -1,0 +1,60 @@
+"""What a fault is to a machine, in quantities that any rotating machine has."""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from contract.block import Floats
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Effect:
+    """Losses and excitations over time, each ``(n,)``, 0 where nothing is wrong.
+
+    Attributes:
+        vibration: excited beside the machine's own, as a multiple of it (they add as squares).
+        friction: more heat in the bearing, as a share of the rated heat.
+        head_loss: of the head that the impeller gives, as a share.
+        roughness: deviation of that head from sample to sample, as a share.
+        efficiency_loss: of the hydraulic efficiency, as a share.
+    """
+
+    vibration: Floats
+    friction: Floats
+    head_loss: Floats
+    roughness: Floats
+    efficiency_loss: Floats
+
+
+class Fault(Protocol):
+    """One way to fail."""
+
+    @property
+    def name(self) -> str:
+        """Return its name in scenarios and truth."""
+        ...
+
+    @property
+    def moves(self) -> tuple[str, ...]:
+        """Return the channels on which a technician sees it."""
+        ...
+
+    @property
+    def what(self) -> str:
+        """Return what it is, in a sentence."""
+        ...
+
+    def severity(self, age: Floats) -> Floats:
+        """Return 0 before birth (age 0), 1 at failure (age 1), never falling in between."""
+        ...
+
+    def effect(self, severity: Floats) -> Effect:
+        """Return what a severity ``(n,)`` does."""
+        ...
+
+
+def felt_age(fault: Fault, threshold: float) -> float:
+    """Return the age, 0 to 1, at which severity first reaches ``threshold``."""
+    ages = np.linspace(0.0, 1.0, 10_001)
+    return float(ages[np.searchsorted(fault.severity(ages), threshold)])

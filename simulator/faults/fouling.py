@@ -1,0 +1,29 @@
+"""Impeller fouling: deposits narrow the channels; flow falls slowly, power is wasted."""
+
+import numpy as np
+
+from contract.block import Floats
+from simulator.faults.effect import Effect
+
+
+class Fouling:
+    """Deposits that grow almost steadily, and waste power as heat."""
+
+    name = "fouling"
+    moves = ("flow", "pressure", "motor_current", "bearing_temp")
+    what = "impeller fouling: flow falls slowly, the motor draws more, temperature rises a little"
+
+    def severity(self, age: Floats) -> Floats:
+        """Rise almost steadily."""
+        grown: Floats = np.clip(age, 0.0, 1.0) ** 1.2
+        return grown
+
+    def effect(self, severity: Floats) -> Effect:
+        """Lose head smoothly and efficiency more so; a little unbalance, a little heat."""
+        return Effect(
+            vibration=0.6 * severity,
+            friction=0.40 * severity,
+            head_loss=0.10 * severity,
+            roughness=np.zeros_like(severity),
+            efficiency_loss=0.38 * severity,
+        )

@@ -1,0 +1,49 @@
+"""One message to come: readings or a life event of one asset, at a time of the data."""
+
+from dataclasses import dataclass
+
+import msgspec
+
+from contract.report import LifeEvent
+from contract.topics import EVENT, READINGS
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """What is to be published, and what it counts for.
+
+    Attributes:
+        t: seconds since 1970 UTC, of the data.
+        node: whose agent reads it.
+        asset: which machine.
+        leaf: of the topic.
+        payload: JSON.
+        rows: readings rows in it: 1, or 0 for an event.
+        events: life events in it.
+    """
+
+    t: float
+    node: str
+    asset: str
+    leaf: str
+    payload: bytes
+    rows: int
+    events: int
+
+
+def reading(t: float, node: str, asset: str, values: dict[str, float]) -> Message:
+    """Return the message of one row.
+
+    >>> reading(3600, "hall-a", "pump-1", {"flow": 101.5}).payload
+    b'{"t":3600,"v":{"flow":101.5}}'
+    """
+    payload = msgspec.json.encode({"t": t, "v": values})
+    return Message(t, node, asset, READINGS, payload, rows=1, events=0)
+
+
+def life_event(node: str, asset: str, event: LifeEvent) -> Message:
+    """Return the message of a life event that says its time in seconds."""
+    if not isinstance(event.t, float | int):
+        raise TypeError(f"the event's time must be seconds, not {event.t!r}")
+    payload = msgspec.json.encode(event)
+    return Message(event.t, node, asset, EVENT, payload, rows=0, events=1)

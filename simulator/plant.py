@@ -1,0 +1,224 @@
+"""A scenario unfolded: every life of every machine, its readings, its messages and its truth."""
+
+import hashlib
+import heapq
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from contract.block import Floats
+from contract.report import LifeEvent
+from simulator.config import Node, Range, Scenario
+from simulator.faults import FAULTS, felt_age
+from simulator.machines import MACHINES
+from simulator.message import Message, life_event, reading
+from simulator.truth import FELT, LifeTruth, Truth
+
+Phase = Literal["history", "present"]
+PHASES: dict[str, tuple[Phase, ...]] = {
+    "history": ("history",),
+    "present": ("present",),
+    "all": ("history", "present"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedLife:
+    """One life to be played; times in seconds since 1970 UTC, of the data.
+
+    Attributes:
+        node: whose agent reads the asset.
+        asset: which.
+        number: which of its lives, from 0.
+        phase: ``history`` ends in failure, ``present`` is cut off now.
+        fault: by name.
+        start_t: first row.
+        birth_t: the fault begins; may lie ahead.
+        failure_t: may lie ahead.
+        rows: to be played.
+    """
+
+    node: str
+    asset: str
+    number: int
+    phase: Phase
+    fault: str
+    start_t: float
+    birth_t: float
+    failure_t: float
+    rows: int
+
+
+class Plant:
+    """All that a scenario says and its seed draws.
+
+    Lives are planned whole, whichever phase is played later, so that phases played apart are the
+    same as together.
+
+    Attributes:
+        scenario: what was asked for.
+        lives: machine by machine, in the order of time.
+    """
+
+    def __init__(self, scenario: Scenario) -> None:
+        self.scenario = scenario
+        past = [life for node in scenario.nodes for life in self._history(node)]
+        now_t = self._now(past)
+        present = [life for node in scenario.nodes for life in self._present(node, now_t)]
+        self.lives = sorted(past + present, key=lambda life: (life.node, life.asset, life.number))
+
+    def played(self, phases: Iterable[Phase]) -> list[PlannedLife]:
+        """Return the lives of some phases."""
+        wanted = set(phases)
+        return [life for life in self.lives if life.phase in wanted]
+
+    def times(self, life: PlannedLife) -> Floats:
+        """Return the times of a life's rows, ``(n,)``."""
+        times: Floats = life.start_t + self.scenario.sample_s * np.arange(
+            life.rows, dtype=np.float64
+        )
+        return times
+
+    def severity(self, life: PlannedLife) -> Floats:
+        """Return the severity of a life's fault at its rows, ``(n,)``."""
+        age = (self.times(life) - life.birth_t) / (life.failure_t - life.birth_t)
+        return FAULTS[life.fault].severity(age)
+
+    def readings(self, life: PlannedLife) -> Floats:
+        """Return a life's rows, ``(n, C)``; the same for the same seed, asset and life."""
+        machine = MACHINES[self.scenario.machine].draw(self._rng(life.asset, "machine"))
+        effect = FAULTS[life.fault].effect(self.severity(life))
+        return machine.run(self.times(life), effect, self._rng(life.asset, f"life {life.number}"))
+
+    def messages(self, phases: Iterable[Phase]) -> Iterator[Message]:
+        """Yield the messages of some phases in the order of data time, machines side by side."""
+        lives = self.played(phases)
+        assets = dict.fromkeys(life.asset for life in lives)
+        series = (self._series([life for life in lives if life.asset == asset]) for asset in assets)
+        return heapq.merge(*series, key=lambda message: message.t)
+
+    def truth(self, phase: str, source: str) -> Truth:
+        """Return the truth about what ``messages`` of a phase (``all`` is both) say."""
+        lives = tuple(self._truth(life) for life in self.played(PHASES[phase]))
+        return Truth(source, self.scenario.site, self.scenario.seed, phase, FELT, lives)
+
+    def _series(self, lives: list[PlannedLife]) -> Iterator[Message]:
+        channels = MACHINES[self.scenario.machine].channels
+        for life in lives:
+            if life.number:
+                started = LifeEvent("started", life.start_t)
+                yield life_event(life.node, life.asset, started)
+            for t, row in zip(self.times(life).tolist(), self.readings(life).tolist(), strict=True):
+                values = dict(zip(channels, row, strict=True))
+                yield reading(t, life.node, life.asset, values)
+            if life.phase == "history":
+                failed = LifeEvent("failed", life.failure_t)
+                yield life_event(life.node, life.asset, failed)
+
+    def _truth(self, life: PlannedLife) -> LifeTruth:
+        fault = FAULTS[life.fault]
+        last_t = float(self.times(life)[-1])
+        span_s = life.failure_t - life.birth_t
+        return LifeTruth(
+            node=life.node,
+            asset=life.asset,
+            life=life.number,
+            phase=life.phase,
+            fault=life.fault,
+            started_t=life.start_t,
+            fault_began_t=life.birth_t,
+            felt_t=life.birth_t + felt_age(fault, FELT) * span_s,
+            failure_t=life.failure_t,
+            played_until_t=last_t,
+            rows=life.rows,
+            failed=life.phase == "history",
+            rul_h=(life.failure_t - last_t) / 3600,
+            severity=float(self.severity(life)[-1]),
+            channels=fault.moves,
+        )
+
+    def _history(self, node: Node) -> Iterator[PlannedLife]:
+        scenario = self.scenario
+        faults = self._deal(node, len(node.machines) * scenario.lives)
+        for asset in node.machines:
+            start_t = scenario.start.timestamp()
+            for number in range(scenario.lives):
+                rng = self._rng(asset, f"plan {number}")
+                healthy, ill = (
+                    self._draw(scenario.life.healthy_h, rng),
+                    self._draw(scenario.life.fault_h, rng),
+                )
+                birth_t = start_t + healthy * scenario.sample_s
+                failure_t = birth_t + ill * scenario.sample_s
+                yield PlannedLife(
+                    node.name,
+                    asset,
+                    number,
+                    "history",
+                    faults.pop(),
+                    start_t,
+                    birth_t,
+                    failure_t,
+                    rows=healthy + ill + 1,
+                )
+                repair = self._draw(scenario.life.repair_h, rng)
+                start_t = failure_t + repair * scenario.sample_s
+
+    def _now(self, past: list[PlannedLife]) -> float:
+        """Return a now so late that every machine's last repair is over before its life begins."""
+        life, sample_s = self.scenario.life, self.scenario.sample_s
+        ended_t = max((one.failure_t for one in past), default=self.scenario.start.timestamp())
+        repair_h = life.repair_h[1] if past else 0.0
+        longest = (life.healthy_h[1] + life.fault_h[1] + repair_h) * 3600
+        return ended_t + (longest // sample_s + 1) * sample_s
+
+    def _present(self, node: Node, now_t: float) -> Iterator[PlannedLife]:
+        scenario = self.scenario
+        ailing = {present.machine: present for present in node.present}
+        kinds = self._deal(node, len(node.machines), "present")
+        for asset in node.machines:
+            rng = self._rng(asset, f"plan {scenario.lives}")
+            healthy = self._draw(scenario.life.healthy_h, rng)
+            ill = self._draw(scenario.life.fault_h, rng)
+            fault = kinds.pop()
+            if asset in ailing:
+                fault = ailing[asset].fault
+                left = max(round(ailing[asset].left_h * 3600 / scenario.sample_s), 1)
+                age = healthy + ill - left
+            else:
+                age = max(int(rng.uniform(0.7, 1.0) * healthy), 1)  # before any fault is born
+            start_t = now_t - age * scenario.sample_s
+            birth_t = start_t + healthy * scenario.sample_s
+            failure_t = birth_t + ill * scenario.sample_s
+            yield PlannedLife(
+                node.name,
+                asset,
+                scenario.lives,
+                "present",
+                fault,
+                start_t,
+                birth_t,
+                failure_t,
+                rows=age + 1,
+            )
+
+    def _deal(self, node: Node, count: int, what: str = "history") -> list[str]:
+        """Return ``count`` faults in the node's shares, as near as whole lives allow, shuffled."""
+        shares = np.array(list(node.faults.values())) / sum(node.faults.values()) * count
+        whole = np.floor(shares).astype(int)
+        for at in np.argsort(whole - shares, kind="stable")[: count - whole.sum()]:
+            whole[at] += 1
+        dealt = [fault for fault, n in zip(node.faults, whole, strict=True) for _ in range(n)]
+        order = self._rng(node.name, f"faults {what}").permutation(count)
+        return [dealt[at] for at in order]
+
+    def _draw(self, hours: Range, rng: np.random.Generator) -> int:
+        """Draw a length in samples, at least one."""
+        return max(round(rng.uniform(*hours) * 3600 / self.scenario.sample_s), 1)
+
+    def _rng(self, name: str, what: str) -> np.random.Generator:
+        """Return the generator of one thing: another for each seed, name and purpose."""
+        digest = hashlib.sha256(f"{self.scenario.seed}/{name}/{what}".encode()).digest()
+        return np.random.default_rng(int.from_bytes(digest[:16]))

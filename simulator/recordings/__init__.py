@@ -1,0 +1,1 @@
+"""Public recordings of machines, read in their original formats."""
