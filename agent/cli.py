@@ -153,7 +153,6 @@ def _node(arguments: argparse.Namespace) -> int:
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     sys.stdout.flush()
     os.execv(program, command)  # noqa: S606  # a fixed program; it takes this one's place
-    return 0
 
 
 def _free_port() -> int:

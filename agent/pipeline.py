@@ -5,9 +5,10 @@ met in the order of arrival, and how it was cut into batches makes no difference
 of the journal gives the same models and the same outcomes as the first time.
 """
 
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import Literal, Protocol, get_args
 
 import msgspec
 import numpy as np
@@ -26,8 +27,13 @@ from contract.errors import ContractError
 from contract.features import FeatureSpec
 from contract.models.histogram import BINS
 from contract.release import Predictor, Release
-from contract.report import Alert, Health
+from contract.report import Alert, Health, LifeEvent
 from contract.spec import AssetClass
+
+
+EVENTS = 32
+"""Life events kept per asset to tell a repeated one."""
+EVENT_NAMES = get_args(LifeEvent.__annotations__["event"])
 
 
 class Lives(Protocol):
@@ -130,6 +136,18 @@ class Asset:
         self.health = health.AssetHealth(spec)
         self.alert = AssetAlert(spec)
         self.told_ns = np.iinfo(np.int64).min
+        self._events: deque[tuple[int, int]] = deque(maxlen=EVENTS)
+
+    def is_new(self, event: Event) -> bool:
+        """Remember an event; False if it came before: the broker repeats what was not acknowledged.
+
+        An older event that is new is not late: people report a failure after the fact.
+        """
+        key = event.t_ns, EVENT_NAMES.index(event.event)
+        if key in self._events:
+            return False
+        self._events.append(key)
+        return True
 
     def begin_life(self) -> None:
         """Forget the last life; time goes on."""
@@ -145,7 +163,8 @@ class Asset:
             **self.window.arrays(),
             **self.health.arrays(),
             **self.alert.arrays(),
-            "asset": np.array([self.life, self.told_ns]),
+            "asset": np.array([self.life, self.told_ns, len(self._events)]),
+            "events": np.array([*self._events] + [(0, 0)] * (EVENTS - len(self._events))),
         }
 
     def restore(self, arrays: dict[str, np.ndarray]) -> None:
@@ -154,7 +173,8 @@ class Asset:
         self.window.restore(arrays)
         self.health.restore(arrays)
         self.alert.restore(arrays)
-        self.life, self.told_ns = (int(v) for v in arrays["asset"])
+        self.life, self.told_ns, events = (int(v) for v in arrays["asset"])
+        self._events.extend((int(t), int(name)) for t, name in arrays["events"][:events])
 
 
 Outcome = Health | Alert
@@ -327,8 +347,11 @@ class Pipeline:
         )
 
     def _event(self, event: Event, outcomes: list[Outcome]) -> None:
-        self.counts.events += 1
         asset = self.asset(event.asset)
+        if not asset.is_new(event):
+            self.counts.repeated += 1
+            return
+        self.counts.events += 1
         open_row = asset.frame.flush()
         if open_row is not None:
             vectors: list[_Vector] = []

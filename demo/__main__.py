@@ -22,8 +22,16 @@ CONFIGS = Path(__file__).parent.parent / "configs"
 class Demo:
     """One run of a plan, from an empty folder to a report."""
 
-    def __init__(self, chosen: plan.Plan, out: Path, children: Children, opened: ExitStack) -> None:
+    def __init__(
+        self,
+        chosen: plan.Plan,
+        out: Path,
+        children: Children,
+        opened: ExitStack,
+        mosquitto: str | None,
+    ) -> None:
         self.plan = chosen
+        self._mosquitto = mosquitto
         self.out = out
         self.children = children
         self._opened = opened
@@ -51,8 +59,8 @@ class Demo:
         return self._report()
 
     def _start_broker_and_agents(self) -> None:
-        program = "mosquitto" if broker.mosquitto() else "iotcore"
-        self.children.start("broker", broker.command(self.mqtt, self.out))
+        program = "mosquitto" if self._mosquitto else "iotcore"
+        self.children.start("broker", broker.command(self.mqtt, self.out, self._mosquitto))
         self.listener = Listener(self.mqtt, self.site)
         self._opened.callback(self.listener.close)
         self.children.wait(self.listener.connected.is_set, 20, f"{program} on port {self.mqtt}")
@@ -213,6 +221,12 @@ def main() -> int:
         help="folder with NASA's train_FD001.txt ... (plain or .gz)",
     )
     parser.add_argument("--out", type=Path, default=Path("out/demo"), metavar="DIR")
+    parser.add_argument(
+        "--broker",
+        choices=["auto", "iotcore"],
+        default="auto",
+        help="auto: mosquitto where it is on PATH, else the embedded iotcore (default: auto)",
+    )
     arguments = parser.parse_args()
     out: Path = arguments.out.resolve()
     shutil.rmtree(out, ignore_errors=True)
@@ -225,7 +239,8 @@ def main() -> int:
             else plan.plant(CONFIGS)
         )
         with ExitStack() as opened:
-            result = Demo(chosen, out, children, opened).run()
+            mosquitto = broker.mosquitto() if arguments.broker == "auto" else None
+            result = Demo(chosen, out, children, opened, mosquitto).run()
     except Stopped:
         print("\nstopped; no process is left", file=sys.stderr)
         return 130

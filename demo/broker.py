@@ -46,9 +46,11 @@ def mosquitto() -> str | None:
     return shutil.which("mosquitto") or shutil.which("mosquitto", path="/usr/sbin:/usr/local/sbin")
 
 
-def command(port: int, folder: Path) -> list[str]:
-    """Return the command that runs a broker on a port; its files go into ``folder``."""
-    program = mosquitto()
+def command(port: int, folder: Path, program: str | None) -> list[str]:
+    """Return the command that runs a broker on a port; its files go into ``folder``.
+
+    ``program`` is mosquitto's, or None for the embedded broker.
+    """
     name, content = ("mosquitto.conf", MOSQUITTO) if program else ("iotcore.toml", IOTCORE)
     config = folder / name
     config.write_text(content.format(port=port), encoding="utf-8")

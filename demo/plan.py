@@ -13,7 +13,7 @@ class Asset(NamedTuple):
 
     Attributes:
         asset: its name.
-        fault: by name; empty for a healthy one.
+        fault: by name; empty for a healthy one; None where nobody knows.
         began: when, seconds since 1970 UTC; None for a healthy one, or where nobody knows.
         until_t: the last row that was played.
         rul_h: hours left, uncapped.
@@ -21,7 +21,7 @@ class Asset(NamedTuple):
     """
 
     asset: str
-    fault: str
+    fault: str | None
     began: float | None
     until_t: float
     rul_h: float
@@ -82,7 +82,7 @@ def what_is_true(path: Path) -> list[Asset]:
     return [
         Asset(
             life.asset,
-            (life.fault or "") if (life.severity or 0.0) >= known.felt_severity else "",
+            _fault(life, known.felt_severity),
             life.fault_began_t if life.severity else None,
             life.played_until_t,
             life.rul_h,
@@ -91,6 +91,12 @@ def what_is_true(path: Path) -> list[Asset]:
         for life in known.lives
         if not life.failed
     ]
+
+
+def _fault(life: truth.LifeTruth, felt: float) -> str | None:
+    if life.severity is None:
+        return None
+    return life.fault if life.severity >= felt else ""
 
 
 def rows_played(path: Path) -> int:

@@ -59,7 +59,7 @@ def truths(true: list[Asset]) -> list[dict[str, Any]]:
     return [
         {
             "asset": asset.asset,
-            "fault": asset.fault or None,
+            "fault": asset.fault,
             "since": None if asset.began is None else _iso(asset.began),
             "rul_hours": round(asset.rul_h, 2),
             "channels": list(asset.channels),
@@ -73,18 +73,20 @@ def in_words(report: dict[str, Any], *, most: int = 12) -> str:
     true = {asset["asset"]: asset for asset in report["truth"]}
     lines = ["", "What the agents say", "-------------------"]
     for found in report["flagged"][:most]:
-        left = found["rul_hours"]
+        hours = found["rul_hours"]
         lines.append(
             f"{found['asset']:18} failing since {found['since'][:16].replace('T', ' ')}, "
-            f"about {'?' if left is None else f'{left:.0f}'} h left "
+            f"about {'?' if hours is None else f'{hours:.0f}'} h left "
             f"(because of {', '.join(found['why']) or 'its predicted life alone'})"
         )
         fact = true.get(found["asset"])
         if fact is not None:
             began = fact["since"]
-            what = fact["fault"] or "nothing yet to be felt"
+            known = fact["fault"] is not None
+            what = (fact["fault"] or "nothing yet to be felt") if known else ""
             since = "" if began is None else f" since {began[:16].replace('T', ' ')}"
-            lines.append(f"{'':18}   in truth: {what}{since}, {fact['rul_hours']:.0f} h left")
+            left = f"{fact['rul_hours']:.0f} h left"
+            lines.append(f"{'':18}   in truth: {what}{since}{', ' if what else ''}{left}")
     if len(report["flagged"]) > most:
         lines.append(f"... and {len(report['flagged']) - most} more, see report.json")
     if not report["flagged"]:

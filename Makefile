@@ -1,0 +1,31 @@
+# make demo            the whole of Runout on this machine, on a simulated plant
+# make demo DATA=DIR   the same on NASA's turbofan recordings (train_FD001.txt ..., plain or .gz)
+# make test            all tests; make lint: the linters; make clean: everything made here
+.PHONY: demo test lint clean help
+
+VENV := .venv
+BIN := $(VENV)/bin
+
+help:
+	@sed -n 's/^# //p' $(MAKEFILE_LIST)
+
+$(VENV)/.demo: pyproject.toml deploy/venv.sh
+	@sh deploy/venv.sh $(VENV) demo
+
+$(VENV)/.dev: pyproject.toml deploy/venv.sh
+	@sh deploy/venv.sh $(VENV) dev
+
+demo: $(VENV)/.demo
+	@$(BIN)/python -m demo $(if $(DATA),--data "$(DATA)") $(if $(BROKER),--broker $(BROKER))
+
+test: $(VENV)/.dev
+	@$(BIN)/python -m pytest $(ARGS)
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+clean:
+	rm -rf $(VENV) out build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache
