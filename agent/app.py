@@ -75,7 +75,7 @@ class Engine:
                 # What it says was said, and committed, the first time.
                 self.pipeline.process(Batch.decode(body))
             except ContractError as error:
-                log.error(
+                log.warning(
                     "a journalled batch was skipped", extra={"seq": number, "error": str(error)}
                 )
             replayed += 1

@@ -120,7 +120,8 @@ def _status(arguments: argparse.Namespace) -> int:
 
 
 def _node(arguments: argparse.Namespace) -> int:
-    from agent.config import is_loopback, load
+    from agent.config import load
+    from contract.config import is_loopback
 
     config = load(arguments.config, arguments.set)
     federation = config.federation
@@ -152,7 +153,8 @@ def _node(arguments: argparse.Namespace) -> int:
     os.environ.setdefault("FLWR_HOME", str(state / "flwr"))
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     sys.stdout.flush()
-    os.execv(program, command)  # noqa: S606  # a fixed program; it takes this one's place
+    # A fixed program, and it takes this one's place: nothing returns.
+    os.execv(program, command)  # noqa: S606, RET503
 
 
 def _free_port() -> int:

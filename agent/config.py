@@ -1,7 +1,6 @@
 """The whole configuration of an agent: one TOML file, every key checked before anything starts."""
 
 import fnmatch
-import ipaddress
 import socket
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Annotated
 import msgspec
 
 from contract import topics
-from contract.config import load_toml
+from contract.config import is_loopback, load_toml
 from contract.errors import ConfigError
 from contract.spec import AssetClass
 
@@ -225,13 +224,3 @@ def _problem(config: AgentConfig) -> str:
         if file and not Path(file).is_file():
             return f"{key}: there is no file {file!r}"
     return ""
-
-
-def is_loopback(host: str) -> bool:
-    """Return whether a host name is this machine's own, without asking any name server."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False

@@ -30,7 +30,6 @@ from contract.release import Predictor, Release
 from contract.report import Alert, Health, LifeEvent
 from contract.spec import AssetClass
 
-
 EVENTS = 32
 """Life events kept per asset to tell a repeated one."""
 EVENT_NAMES = get_args(LifeEvent.__annotations__["event"])

@@ -1,6 +1,7 @@
 """Read a TOML file into a typed configuration; an unknown key names itself and the nearest one."""
 
 import difflib
+import ipaddress
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
@@ -37,6 +38,16 @@ def load_toml(path: Path, into: type[T], overrides: Sequence[str] = ()) -> T:
         return msgspec.convert(raw, into)
     except msgspec.ValidationError as error:
         raise ConfigError(f"{path}: {error}") from error
+
+
+def is_loopback(host: str) -> bool:
+    """Return whether a host name is this machine's own, without asking any name server."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def _override(raw: dict[str, Any], override: str) -> None:

@@ -13,7 +13,7 @@ from contract.errors import RunoutError
 from server import processes
 
 
-class Stopped(RunoutError):
+class Stopped(RunoutError):  # noqa: N818  # no error: what was asked for
     """Ctrl-C or SIGTERM came."""
 
 

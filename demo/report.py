@@ -111,8 +111,9 @@ def in_words(report: dict[str, Any], *, most: int = 12) -> str:
             f"that is {1 - federated / local:.0%} less" if federated < local else "no better"
         )
     lines.append(
-        f"{report['rounds']} rounds with {report['nodes']} nodes; {report['readings_processed']:,} of "
-        f"{report['readings_sent']:,} readings processed; {report['seconds']:.0f} s in all"
+        f"{report['rounds']} rounds with {report['nodes']} nodes; "
+        f"{report['readings_processed']:,} of {report['readings_sent']:,} readings processed; "
+        f"{report['seconds']:.0f} s in all"
     )
     return "\n".join(lines)
 

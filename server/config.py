@@ -1,12 +1,11 @@
 """The whole configuration of the server: one TOML file, every key checked before a start."""
 
-import ipaddress
 from pathlib import Path
 from typing import Annotated, Literal
 
 import msgspec
 
-from contract.config import load_toml
+from contract.config import is_loopback, load_toml
 from contract.errors import ConfigError
 from server.guard import Limits
 
@@ -101,13 +100,3 @@ def _problem(config: ServerConfig) -> str:
         if not Path(file).is_file():
             return f"tls.{key}: there is no file {file!r}"
     return ""
-
-
-def is_loopback(host: str) -> bool:
-    """Return whether a host name is this machine's own, without asking any name server."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False

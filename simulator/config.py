@@ -2,13 +2,13 @@
 
 import difflib
 import re
-import tomllib
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Literal
 
 import msgspec
 
+from contract.config import load_toml
 from contract.errors import ConfigError
 from contract.topics import check_name
 
@@ -85,29 +85,18 @@ class Scenario(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     seed: int = 1
 
 
-_STRUCTS: dict[str, type[msgspec.Struct]] = {
-    "$": Scenario,
-    "$.life": Life,
-    "$.nodes[...]": Node,
-    "$.nodes[...].present[...]": Present,
-}
-_UNKNOWN = re.compile(r"Object contains unknown field `(?P<key>[^`]*)`(?: - at `(?P<at>[^`]*)`)?")
-_INDEX = re.compile(r"\[[0-9]+\]")
 _VALUE = re.compile(r"Invalid enum value '(?P<key>[^']*)'")
+_WORDS = ("bearing", "cavitation", "fouling", "pump")
 
 
 def load(path: Path) -> Scenario:
     """Read a scenario; raises ``ConfigError`` that names the file, the key and the nearest."""
     try:
-        raw = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be read ({error.strerror})") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: not TOML: {error}") from error
-    try:
-        scenario = msgspec.convert(raw, Scenario)
-    except msgspec.ValidationError as error:
-        raise ConfigError(f"{path}: {_explain(str(error))}") from error
+        scenario = load_toml(path, Scenario)
+    except ConfigError as error:
+        value = _VALUE.search(str(error))
+        mend = _nearest(value["key"], _WORDS) if value else ""
+        raise ConfigError(f"{error}{mend}") from error
     try:
         _check(scenario)
     except ValueError as error:
@@ -115,26 +104,9 @@ def load(path: Path) -> Scenario:
     return scenario
 
 
-def _explain(text: str) -> str:
-    """Say an error of msgspec with the nearest right word."""
-    unknown = _UNKNOWN.search(text)
-    if unknown:
-        key, at = unknown["key"], unknown["at"] or "$"
-        place = at.removeprefix("$").removeprefix(".")
-        at = _INDEX.sub("[...]", at)
-        known = _STRUCTS[at].__struct_fields__ if at in _STRUCTS else ()
-        return f"unknown key {key!r}{f' in {place}' if place else ''}{_nearest(key, known)}"
-    value = _VALUE.search(text)
-    if value:
-        return text + _nearest(value["key"], ("bearing", "cavitation", "fouling", "pump"))
-    return text
-
-
 def _nearest(word: str, known: tuple[str, ...]) -> str:
     near = difflib.get_close_matches(word, known, n=1)
-    if near:
-        return f"; did you mean {near[0]!r}?"
-    return f"; there are {', '.join(known)}" if known else ""
+    return f"; did you mean {near[0]!r}?" if near else f"; there are {', '.join(known)}"
 
 
 def _check(scenario: Scenario) -> None:

@@ -1,4 +1,5 @@
 """Agents' state folders as an agent leaves them, and a grid that calls the ClientApp in place."""
+# ruff: noqa: INP001, D102 - no packages, for importlib; the verbs are Flower's own
 
 import socket
 import warnings
@@ -43,9 +44,7 @@ class Stores:
 
     def pump(self, *rul: RulModel, stats: tuple[str, ...] = ("mean_8", "std_8")) -> AssetClass:
         channels = (Channel("vibration", "mm/s"), Channel("temperature", "degC"))
-        return AssetClass(
-            "pump", channels, stats=stats, cap_h=60.0, rul=rul or (RIDGE,), holdout=3
-        )
+        return AssetClass("pump", channels, stats=stats, cap_h=60.0, rul=rul or (RIDGE,), holdout=3)
 
     def make(self, node: str, spec: AssetClass, *, lives: int = 6, seed: int = 1) -> Path:
         """Return the agent's folder: a store with lives, a checkpoint with healthy behaviour."""

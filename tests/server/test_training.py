@@ -1,6 +1,9 @@
 """A training with the real ClientApp on real stores, in one process; processes: test_flower.py."""
+# ruff: noqa: INP001 - tests have no packages, for --import-mode=importlib
 
+import sqlite3
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,11 +19,11 @@ from server.training import Settings, Training
 
 
 @pytest.fixture
-def training(tmp_path: Path, grid) -> Training:
+def training(tmp_path: Path, grid: Any) -> Training:
     return new_training(tmp_path / "server", grid)
 
 
-def new_training(state: Path, grid, **changes) -> Training:
+def new_training(state: Path, grid: Any, **changes: Any) -> Training:
     settings = {
         "state": state,
         "asset_class": "",
@@ -36,7 +39,7 @@ def new_training(state: Path, grid, **changes) -> Training:
     return Training(Settings(**settings | changes), Fleet(grid), Status())
 
 
-def coefficients_of_all(stores, spec, release: Release, nodes: list[str]) -> np.ndarray:
+def coefficients_of_all(stores: Any, spec: Any, release: Release, nodes: list[str]) -> np.ndarray:
     """Return what one machine that had everyone's rows would compute."""
     (ridge,) = (model for model in spec.rul if model == stores.ridge)
     lives = []
@@ -49,7 +52,9 @@ def coefficients_of_all(stores, spec, release: Release, nodes: list[str]) -> np.
     return GramSums.of(expand(release.basis.apply(X), ridge), y).solve(ridge.penalty)
 
 
-def test_a_training_brings_a_release_that_the_devices_get(stores, grid, training, tmp_path) -> None:
+def test_a_training_brings_a_release_that_the_devices_get(
+    stores: Any, grid: Any, training: Training, tmp_path: Path
+) -> None:
     spec = stores.pump(stores.ridge, stores.network)
     for i in range(3):
         grid.states[i + 10] = stores.make(f"rpi-{i}", spec, seed=i)
@@ -72,7 +77,9 @@ def test_a_training_brings_a_release_that_the_devices_get(stores, grid, training
     assert status.bytes_up.keys() == {"rpi-0", "rpi-1", "rpi-2"}
 
 
-def test_ridge_by_federation_is_ridge_over_all_rows(stores, grid, training) -> None:
+def test_ridge_by_federation_is_ridge_over_all_rows(
+    stores: Any, grid: Any, training: Training
+) -> None:
     spec = stores.pump()
     for i in range(4):
         grid.states[i] = stores.make(f"rpi-{i}", spec, seed=i)
@@ -82,7 +89,9 @@ def test_ridge_by_federation_is_ridge_over_all_rows(stores, grid, training) -> N
     assert np.abs(got - expected).max() <= 1e-9 * np.abs(expected).max()
 
 
-def test_the_order_in_which_nodes_answer_makes_no_difference(stores, grid, tmp_path) -> None:
+def test_the_order_in_which_nodes_answer_makes_no_difference(
+    stores: Any, grid: Any, tmp_path: Path
+) -> None:
     spec = stores.pump()
     for i in range(3):
         grid.states[i] = stores.make(f"rpi-{i}", spec, seed=i)
@@ -93,7 +102,9 @@ def test_the_order_in_which_nodes_answer_makes_no_difference(stores, grid, tmp_p
         assert np.array_equal(array, other.arrays[name]), name
 
 
-def test_a_node_that_is_away_still_counts_in_the_sums(stores, grid, training, tmp_path) -> None:
+def test_a_node_that_is_away_still_counts_in_the_sums(
+    stores: Any, grid: Any, training: Training, tmp_path: Path
+) -> None:
     spec = stores.pump()
     for i in range(3):
         grid.states[i] = stores.make(f"rpi-{i}", spec, seed=i)
@@ -108,7 +119,9 @@ def test_a_node_that_is_away_still_counts_in_the_sums(stores, grid, training, tm
     assert np.abs(got - expected).max() <= 1e-9 * np.abs(expected).max()
 
 
-def test_a_withdrawn_node_is_as_if_it_had_never_been(stores, grid, tmp_path) -> None:
+def test_a_withdrawn_node_is_as_if_it_had_never_been(
+    stores: Any, grid: Any, tmp_path: Path
+) -> None:
     spec = stores.pump()
     for i in range(3):
         grid.states[i] = stores.make(f"rpi-{i}", spec, seed=i)
@@ -123,7 +136,9 @@ def test_a_withdrawn_node_is_as_if_it_had_never_been(stores, grid, tmp_path) -> 
     assert gone.exists()
 
 
-def test_a_node_with_another_spec_is_left_out_and_named(stores, grid, training) -> None:
+def test_a_node_with_another_spec_is_left_out_and_named(
+    stores: Any, grid: Any, training: Training
+) -> None:
     spec = stores.pump()
     for i in range(2):
         grid.states[i] = stores.make(f"rpi-{i}", spec, seed=i)
@@ -134,7 +149,9 @@ def test_a_node_with_another_spec_is_left_out_and_named(stores, grid, training) 
     assert "runs spec" in phases[0]["failed"]["odd"]
 
 
-def test_the_pinned_spec_holds_even_if_most_nodes_change(stores, grid, tmp_path) -> None:
+def test_the_pinned_spec_holds_even_if_most_nodes_change(
+    stores: Any, grid: Any, tmp_path: Path
+) -> None:
     spec = stores.pump()
     grid.states[0] = stores.make("rpi-0", spec, seed=0)
     new_training(tmp_path / "server", grid).run()
@@ -149,7 +166,9 @@ def test_the_pinned_spec_holds_even_if_most_nodes_change(stores, grid, tmp_path)
     assert "is configured otherwise on this device" in statistics[-1]["failed"]["node 1"]
 
 
-def test_a_late_answer_is_taken_in_by_the_next_phase(stores, grid, training) -> None:
+def test_a_late_answer_is_taken_in_by_the_next_phase(
+    stores: Any, grid: Any, training: Training
+) -> None:
     spec = stores.pump()
     for i in range(2):
         grid.states[i] = stores.make(f"rpi-{i}", spec, seed=i)
@@ -164,7 +183,9 @@ def test_a_late_answer_is_taken_in_by_the_next_phase(stores, grid, training) -> 
     assert ("late", "rpi-1") in {(e["event"], e.get("node")) for e in events}
 
 
-def test_a_silent_node_is_waited_for_once_in_a_training(stores, grid, training) -> None:
+def test_a_silent_node_is_waited_for_once_in_a_training(
+    stores: Any, grid: Any, training: Training
+) -> None:
     spec = stores.pump(stores.ridge, stores.network)
     for i in range(2):
         grid.states[i] = stores.make(f"rpi-{i}", spec, seed=i)
@@ -173,7 +194,9 @@ def test_a_silent_node_is_waited_for_once_in_a_training(stores, grid, training) 
     assert [kind for node, kind in grid.kinds if node == 1] == ["train"]
 
 
-def test_the_standardisation_stays_until_the_rows_have_doubled(stores, grid, tmp_path) -> None:
+def test_the_standardisation_stays_until_the_rows_have_doubled(
+    stores: Any, grid: Any, tmp_path: Path
+) -> None:
     spec = stores.pump()
     folder = grid.states[0] = stores.make("rpi-0", spec, lives=6, seed=1)
     first = new_training(tmp_path / "server", grid).run()
@@ -187,7 +210,7 @@ def test_the_standardisation_stays_until_the_rows_have_doubled(stores, grid, tmp
     assert training.cohort.registry.line().basis_version == 2
 
 
-def test_nothing_new_means_no_new_version(stores, grid, training) -> None:
+def test_nothing_new_means_no_new_version(stores: Any, grid: Any, training: Training) -> None:
     folder = grid.states[0] = stores.make("rpi-0", stores.pump())
     assert training.run() is not None
     assert training.run(even_if_nothing_new=False) is None
@@ -195,13 +218,13 @@ def test_nothing_new_means_no_new_version(stores, grid, training) -> None:
     assert training.run(even_if_nothing_new=False).version == 2
 
 
-def test_devices_without_any_life_get_a_health_model_at_least(stores, grid, training) -> None:
+def test_devices_without_any_life_get_a_health_model_at_least(
+    stores: Any, grid: Any, training: Training
+) -> None:
     spec = stores.pump(stores.ridge, stores.network)
     folder = grid.states[0] = stores.make("rpi-0", spec, lives=1)
     db = stores.folder / "rpi-0" / "store.db"
     assert db.exists()
-    import sqlite3
-
     with sqlite3.connect(db) as connection:
         connection.execute("DELETE FROM life")
     connection.close()
@@ -211,12 +234,14 @@ def test_devices_without_any_life_get_a_health_model_at_least(stores, grid, trai
     assert not release.rul
 
 
-def test_a_fleet_that_knows_nothing_gets_no_release(stores, grid, training) -> None:
+def test_a_fleet_that_knows_nothing_gets_no_release(
+    stores: Any, grid: Any, training: Training
+) -> None:
     grid.states[0] = stores.make("rpi-0", stores.pump(), lives=0)
     assert training.run() is None
 
 
-def test_two_nodes_of_one_name_count_as_one(stores, grid, training) -> None:
+def test_two_nodes_of_one_name_count_as_one(stores: Any, grid: Any, training: Training) -> None:
     grid.states[0] = grid.states[1] = stores.make("rpi-0", stores.pump())
     release = training.run()
     assert release.manifest.contributors == ("rpi-0",)
@@ -224,7 +249,9 @@ def test_two_nodes_of_one_name_count_as_one(stores, grid, training) -> None:
     assert phases[0]["failed"] == {"node 1": "calls itself 'rpi-0' as another node does"}
 
 
-def test_a_node_without_an_agent_says_so(stores, grid, training, tmp_path) -> None:
+def test_a_node_without_an_agent_says_so(
+    stores: Any, grid: Any, training: Training, tmp_path: Path
+) -> None:
     grid.states[0] = stores.make("rpi-0", stores.pump())
     grid.states[1] = tmp_path / "nowhere"
     training.run()
@@ -232,13 +259,13 @@ def test_a_node_without_an_agent_says_so(stores, grid, training, tmp_path) -> No
     assert "has the agent run with this state folder?" in phases[0]["failed"]["node 1"]
 
 
-def test_a_second_training_goes_on_from_the_weights_of_the_first(stores, grid, training) -> None:
+def test_a_second_training_goes_on_from_the_weights_of_the_first(
+    stores: Any, grid: Any, training: Training
+) -> None:
     spec = stores.pump(stores.network)
     for i in range(2):
         grid.states[i] = stores.make(f"rpi-{i}", spec, seed=i)
     first = training.run()
     second = training.run()
-    assert (
-        second.manifest.metrics["rmse/sklearn"] != first.manifest.metrics["rmse/sklearn"]
-    )
+    assert second.manifest.metrics["rmse/sklearn"] != first.manifest.metrics["rmse/sklearn"]
     assert second.manifest.metrics["rmse/sklearn"] < 1.1 * first.manifest.metrics["rmse/sklearn"]

@@ -184,11 +184,11 @@ GOOD = (SCENARIOS / "one_bearing.toml").read_text()
     ("old", "new", "said"),
     [
         ("sample_s", "sampel_s", "unknown key 'sampel_s'; did you mean 'sample_s'?"),
-        ("left_h", "lefth", "unknown key 'lefth' in nodes[0].present[0]; did you mean 'left_h'?"),
+        ("left_h", "lefth", "unknown key 'nodes[0].present[0].lefth'; did you mean 'left_h'?"),
         (
             "machines =",
             "zzz = 1\nmachines =",
-            "unknown key 'zzz' in nodes[0]; there are name, machi",
+            "unknown key 'nodes[0].zzz'; known: faults, machines",
         ),
         ('fault = "bearing"', 'fault = "bering"', "did you mean 'bearing'?"),
         ("bearing = 1", "bearings = 1", "did you mean 'bearing'?"),
