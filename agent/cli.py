@@ -8,6 +8,7 @@ import shutil
 import signal
 import sys
 from pathlib import Path
+from typing import NoReturn
 
 from contract.errors import RunoutError
 
@@ -152,9 +153,13 @@ def _node(arguments: argparse.Namespace) -> int:
     os.environ |= {"FLWR_TELEMETRY_ENABLED": "0", "FLWR_DISABLE_UPDATE_CHECK": "1"}
     os.environ.setdefault("FLWR_HOME", str(state / "flwr"))
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    _become(program, command)
+
+
+def _become(program: str, command: list[str]) -> NoReturn:
+    """Let a program take this one's place."""
     sys.stdout.flush()
-    # A fixed program, and it takes this one's place: nothing returns.
-    os.execv(program, command)  # noqa: S606, RET503
+    os.execv(program, command)  # noqa: S606  # a fixed program, no shell
 
 
 def _free_port() -> int:

@@ -1,7 +1,6 @@
 """Agents' state folders as an agent leaves them, and a grid that calls the ClientApp in place."""
 # ruff: noqa: INP001, D102 - no packages, for importlib; the verbs are Flower's own
 
-import socket
 import warnings
 from collections.abc import Iterable
 from pathlib import Path
@@ -151,13 +150,11 @@ def stores(tmp_path: Path) -> Stores:
     return Stores(tmp_path / "agents")
 
 
+@pytest.fixture(scope="session")
+def stores_in() -> type[Stores]:
+    return Stores
+
+
 @pytest.fixture
 def grid() -> LocalGrid:
     return LocalGrid()
-
-
-@pytest.fixture
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
