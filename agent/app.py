@@ -51,6 +51,9 @@ class Engine:
         self.store.set_meta("node", config.name)
         for spec in config.asset_class:
             self.store.set_meta(f"class/{spec.name}", msgspec.json.encode(spec).decode())
+            release = self.pipeline.groups[spec.name].release
+            live = f"{release.version} {release.digest}" if release else "0"
+            self.store.set_meta(f"live/{spec.name}", live)  # the store or the state may be new
         self.store.commit()
 
     def _recover(self) -> None:
@@ -66,8 +69,11 @@ class Engine:
             seq = int(str(head["seq"]))
             break
         first = self.store.first_seq()
-        if first > seq + 1:
-            log.error("the journal does not reach back to the checkpoint: windows begin anew")
+        if self.store.seq > seq and not 0 < first <= seq + 1:
+            log.error("the journal does not reach back to a checkpoint: windows begin anew")
+            # Numbers of lives must not: they tell the lives in the store apart.
+            self.pipeline.first_life = self.store.forget_unfinished()
+            return
         self.store.seq = max(self.store.seq, seq)
         replayed = 0
         for number, body in self.store.replay(seq):
@@ -122,9 +128,7 @@ class Engine:
 
     def _consider(self, path: Path, at_ns: int) -> Verdict:
         groups = self.pipeline.groups
-        name = path.name.rpartition("-v")[0]
-        heldout = self.store.heldout(groups[name].spec) if name in groups else []
-        verdict = self.rollout.consider(path, groups, heldout)
+        verdict = self.rollout.consider(path, groups, self.store.heldout)
         if verdict.promoted:
             self.swap(Swap(verdict.asset_class, verdict.version, verdict.digest))
         # Only now: a kill before this finds the release in the inbox once more.

@@ -189,6 +189,7 @@ class Assembler:
             return error
         asset_class = self.class_of(parsed.asset)
         if asset_class is None:
+            del self._classes[parsed.asset]  # or anybody's inventions would pile up
             return DecodeError(
                 "asset", f"asset {parsed.asset!r} matches no pattern of [assets] in the config"
             )
@@ -232,11 +233,14 @@ class Assembler:
             asset_class = self._classes[asset]
             if asset_class is None:
                 raise DecodeError("asset", f"asset {asset!r} has no class")
-            g = gathered[asset] = _Gathered(asset_class)
+            g = _Gathered(asset_class)
         pairs = json_format.decode(arrival.payload, arrival.at_ns)
+        if not pairs:
+            raise DecodeError("empty", "there is no reading in it")
         # All of a message or nothing of it: it is checked before it is added.
-        for t, _ in (pairs[0], pairs[-1]) if len(pairs) > 1 else pairs:
-            self._check_time(t, arrival.at_ns)
+        times = [t for t, _ in pairs]
+        self._check_time(max(times), arrival.at_ns)
+        self._check_time(min(times), arrival.at_ns)
         if leaf == topics.READINGS:
             rows = [self._row(g, value) for _, value in pairs]
             for row in rows:
@@ -254,7 +258,8 @@ class Assembler:
                 row = g.empty.copy()
                 row[column] = value  # type: ignore[assignment]  # see above
                 g.values += row
-        g.t += [t for t, _ in pairs]
+        gathered[asset] = g
+        g.t += times
         g.pos += [pos] * len(pairs)
         g.whole += [leaf == topics.READINGS or len(g.order) == 1] * len(pairs)
 

@@ -141,9 +141,14 @@ def _node(arguments: argparse.Namespace) -> int:
     state = config.state.resolve()
     command += ["--port", str(federation.port or _free_port())]
     command += ["--node-config", f'node="{config.name}" state="{state}"']
-    if arguments.print:
-        print(shlex.join(command))
-        return 0
+    if not arguments.print:
+        _become(command, state)
+    print(shlex.join(command))
+    return 0
+
+
+def _become(command: list[str], state: Path) -> NoReturn:
+    """Let a program take this one's place."""
     beside = Path(sys.executable).with_name(command[0])
     program = str(beside) if beside.exists() else shutil.which(command[0])
     if program is None:
@@ -153,11 +158,6 @@ def _node(arguments: argparse.Namespace) -> int:
     os.environ |= {"FLWR_TELEMETRY_ENABLED": "0", "FLWR_DISABLE_UPDATE_CHECK": "1"}
     os.environ.setdefault("FLWR_HOME", str(state / "flwr"))
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-    _become(program, command)
-
-
-def _become(program: str, command: list[str]) -> NoReturn:
-    """Let a program take this one's place."""
     sys.stdout.flush()
     os.execv(program, command)  # noqa: S606  # a fixed program, no shell
 

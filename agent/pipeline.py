@@ -47,8 +47,12 @@ class Lives(Protocol):
     def forget(self, asset: str, life: int) -> None:
         """Drop the vectors of a life whose end tells nothing."""
 
-    def training(self, spec: AssetClass) -> list[Life]:
-        """Return the finished lives that may be learnt from, in the order in which they ended."""
+    def training(self, spec: AssetClass, until: tuple[str, int] | None = None) -> list[Life]:
+        """Return the finished lives that may be learnt from, in the order in which they ended.
+
+        ``until``: an asset and its life, the last to be returned; a replay must not learn what
+        it has not come to yet.
+        """
 
     def heldout(self, spec: AssetClass) -> list[Life]:
         """Return the finished lives kept aside to judge by."""
@@ -201,6 +205,8 @@ class Pipeline:
             spec.name: Group(spec, sklearn=config.learning.sklearn) for spec in config.asset_class
         }
         self.assets: dict[str, Asset] = {}
+        self.first_life: dict[str, int] = {}
+        """Number of the first life of an asset that was known before; others begin at 0."""
         self.counts = Counts()
 
     def process(self, batch: Batch) -> list[Outcome]:
@@ -226,6 +232,7 @@ class Pipeline:
             if spec is None:  # the config changed since this was journalled
                 raise ContractError(f"asset {name!r} matches no pattern of [assets] any more")
             found = self.assets[name] = Asset(name, self.groups[spec.name])
+            found.life = self.first_life.get(name, 0)
         return found
 
     def _rows(
@@ -377,7 +384,7 @@ class Pipeline:
             self._lives.forget(asset.name, asset.life)
         elif self._lives.finish(group.spec, asset.name, asset.life, event.t_ns):
             self.counts.lives += 1
-            group.rul.learn(self._lives.training(group.spec))
+            group.rul.learn(self._lives.training(group.spec, (asset.name, asset.life)))
             self._judge_own(group)
         asset.begin_life()
 

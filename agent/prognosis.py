@@ -69,8 +69,15 @@ class LocalRul:
         return LayersModel.from_arrays(self._layers, "sklearn/", basis, self._spec.cap_h)
 
     def arrays(self) -> Arrays:
-        """Return what cannot be made anew from the lives: weights, and how many lives are in."""
-        return {**self._layers, "known": np.array([self._known, self._next_basis])}
+        """Return what cannot be made anew from the lives: weights, and how many lives are in.
+
+        The ridge model can; it is there for the day on which the lives are lost.
+        """
+        arrays = {**self._layers, "known": np.array([self._known, self._next_basis])}
+        ridge = self.models.get("ridge")
+        if isinstance(ridge, RidgeModel):
+            arrays |= ridge.basis.arrays() | {"ridge/coefficients": ridge.coefficients}
+        return arrays
 
     def restore(self, arrays: Arrays, lives: list[Life]) -> None:
         """Take back what ``arrays`` returned; ``lives`` are the training lives known then.
@@ -81,6 +88,11 @@ class LocalRul:
         if not known:
             return
         ridge_only, self._sklearn = self._sklearn, None
+        if len(lives) < known:
+            # The store was lost: what was learnt judges on, until the next life ends.
+            self._recall(arrays)
+            self._sklearn = ridge_only
+            return
         if next_basis > known:
             # The basis in force was made when the number of lives last doubled.
             self.learn(lives[: next_basis // 2])
@@ -88,12 +100,18 @@ class LocalRul:
             self.learn(lives[:known])
         self._next_basis = next_basis
         self._sklearn = ridge_only
-        self._layers = {name: array for name, array in arrays.items() if name != "known"}
+        self._layers = {n: array for n, array in arrays.items() if n.startswith("sklearn/")}
         if self._sklearn is not None and self._layers and self._basis is not None:
             model = LayersModel.from_arrays(self._layers, "sklearn/", self._basis, self._spec.cap_h)
             models = {**self.models, "sklearn": model}
             order = [n for n in ("ridge", "sklearn") if n in models]
             self.models = {name: models[name] for name in order}
+
+    def _recall(self, arrays: Arrays) -> None:
+        if self._ridge is not None and "ridge/coefficients" in arrays:
+            coefficients = np.asarray(arrays["ridge/coefficients"], dtype=np.float64)
+            basis = Basis.from_arrays(arrays)
+            self.models = {"ridge": RidgeModel(self._ridge, basis, coefficients, self._spec.cap_h)}
 
 
 def error_h(predictor: Predictor, lives: list[Life]) -> float | None:

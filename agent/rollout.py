@@ -7,6 +7,7 @@
 import logging
 import shutil
 import sqlite3
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,6 +20,7 @@ from agent.store import open_readonly
 from contract import load_model
 from contract.errors import ContractError
 from contract.release import Release
+from contract.spec import AssetClass
 
 log = logging.getLogger("runout.rollout")
 
@@ -97,7 +99,12 @@ class Rollout:
         """Return the releases in the inbox."""
         return sorted(self._inbox.glob("*.npz"))
 
-    def consider(self, path: Path, groups: dict[str, Group], heldout: list[Life]) -> Verdict:
+    def consider(
+        self,
+        path: Path,
+        groups: dict[str, Group],
+        heldout_of: Callable[[AssetClass], list[Life]],
+    ) -> Verdict:
         """Read and judge one release; a copy is kept where it belongs."""
         try:
             release = load_model(path)
@@ -105,6 +112,8 @@ class Rollout:
             self._reject(path)
             return Verdict("", 0, "", promoted=False, reason=str(error))
         name, version = release.manifest.asset_class.name, release.version
+        # By what it says it is, not by the name of its file.
+        heldout = heldout_of(groups[name].spec) if name in groups else []
         problem = self._problem(release, groups.get(name), heldout)
         if problem:
             self._reject(path)

@@ -191,14 +191,21 @@ class Store:
         self._write_rows()
         self._db.execute("DELETE FROM life_row WHERE asset = ? AND life = ?", (asset, life))
 
-    def training(self, spec: AssetClass) -> list[Life]:
+    def training(self, spec: AssetClass, until: tuple[str, int] | None = None) -> list[Life]:
         """See ``agent.pipeline.Lives``."""
         self._write_rows()
-        return read_lives(self._db, spec, heldout=False)
+        return read_lives(self._db, spec, heldout=False, until=until)
 
     def heldout(self, spec: AssetClass) -> list[Life]:
         """See ``agent.pipeline.Lives``."""
         return read_lives(self._db, spec, heldout=True)
+
+    def forget_unfinished(self) -> dict[str, int]:
+        """Drop the lives that nobody knows the state of; return each asset's next life number."""
+        self._db.execute(
+            "DELETE FROM life_row WHERE (asset, life) NOT IN (SELECT asset, life FROM life)"
+        )
+        return dict(self._db.execute("SELECT asset, MAX(life) + 1 FROM life GROUP BY asset"))
 
     def forget_other_features(self, spec: AssetClass) -> bool:
         """Drop what was kept of a class whose channels or features were others; say if it was."""
@@ -298,12 +305,19 @@ def read_checkpoint(path: Path) -> tuple[dict[str, object], Arrays]:
     return state, arrays
 
 
-def read_lives(db: sqlite3.Connection, spec: AssetClass, *, heldout: bool) -> list[Life]:
-    """Return finished lives, in the order in which they ended."""
+def read_lives(
+    db: sqlite3.Connection,
+    spec: AssetClass,
+    *,
+    heldout: bool,
+    until: tuple[str, int] | None = None,
+) -> list[Life]:
+    """Return finished lives, in the order in which they ended; up to one, if it is told."""
     lives = []
     for asset, life, end_ns in db.execute(
-        "SELECT asset, life, end_ns FROM life WHERE asset_class = ? AND heldout = ? ORDER BY id",
-        (spec.name, heldout),
+        "SELECT asset, life, end_ns FROM life WHERE asset_class = ? AND heldout = ? AND id <= "
+        "COALESCE((SELECT id FROM life WHERE asset = ? AND life = ?), 9e18) ORDER BY id",
+        (spec.name, heldout, *(until or (None, None))),
     ).fetchall():
         rows = db.execute(
             "SELECT t_ns, x FROM life_row WHERE asset = ? AND life = ? ORDER BY t_ns", (asset, life)

@@ -157,7 +157,7 @@ class Release:
             raise ContractError(f"{name}: its manifest cannot be read ({error})") from error
         try:
             release = cls(manifest, arrays)
-        except (KeyError, ValueError, IndexError) as error:
+        except (KeyError, ValueError, IndexError, TypeError) as error:
             raise ContractError(f"{name}: its arrays do not fit its manifest ({error})") from error
         if release.digest != digest:
             raise ContractError(f"{name}: its content does not match its digest")

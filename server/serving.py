@@ -155,6 +155,10 @@ class Serving:
                 with only_writer(self._training):
                     trained = self._training.run(even_if_nothing_new=asked or release is None)
                 release = trained or release
+                # They are handed it when they are back; the others need not wait for that.
+                retry_s = fleet.clock() + RETRY_S
+                self._retry |= dict.fromkeys(self._training.silent, retry_s)
+                online = fleet.online()
                 # Without any release soon again: the first lives may just have ended.
                 wait = settings.interval_s if release else min(30.0, settings.interval_s)
                 due = fleet.clock() + wait

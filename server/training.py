@@ -88,6 +88,7 @@ class Training:
         status: where to say what goes on.
         now: seconds since 1970 UTC.
         cohort: None until it is known which class is trained.
+        silent: nodes that let a deadline pass in the last training, and were not heard of since.
     """
 
     settings: Settings
@@ -96,7 +97,7 @@ class Training:
     now: Callable[[], float] = time.time
     cohort: Cohort | None = None
     _count: int = field(default=0, init=False)
-    _silent: set[int] = field(default_factory=set, init=False)
+    silent: set[int] = field(default_factory=set, init=False)
 
     def open(self) -> Release | None:
         """Find the cohort without asking anyone; returns what is handed out, if anything is."""
@@ -116,7 +117,7 @@ class Training:
         """Train with the nodes that are there; returns the new release, or None."""
         self.open()
         self._count = max(self._count, self._trainings_before()) + 1
-        self._silent.clear()
+        self.silent.clear()
         self.status.training = self._count
         self.status.rounds = self.settings.rounds
         self.status.seconds = {}
@@ -371,7 +372,7 @@ class Training:
         tie: str,
     ) -> Heard:
         # Who let a deadline pass is not waited for again in this training, until it is heard of.
-        nodes = [node_id for node_id in nodes if node_id not in self._silent]
+        nodes = [node_id for node_id in nodes if node_id not in self.silent]
         self._say(phase, nodes)
         # What a late answer is known by: enough to judge it as if it had come in time.
         about = msgspec.json.encode((phase, tie, request)).decode()
@@ -435,7 +436,7 @@ class Training:
         cohort = self._cohort()
         line = self._line()
         for late in self.fleet.late():
-            self._silent.discard(late.node_id)
+            self.silent.discard(late.node_id)
             if late.about == "deploy":
                 continue
             phase, tie, request = msgspec.json.decode(late.about, type=tuple[str, str, Request])
@@ -466,7 +467,7 @@ class Training:
         """Write down how a phase went."""
         name = self.fleet.name
         failed = {name(n): reason for n, reason in (heard.failed | refused).items()}
-        self._silent.update(heard.silent)
+        self.silent.update(heard.silent)
         for node_id in heard.silent:
             failed[name(node_id)] = f"no answer in {heard.seconds:.0f} s"
         status = self.status

@@ -71,7 +71,7 @@ def decode_event(payload: bytes, at_ns: int) -> tuple[int, LifeEvent]:
     """Read a life event; its time in nanoseconds beside it."""
     try:
         event = _event_decoder.decode(payload)
-    except (msgspec.ValidationError, msgspec.DecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise DecodeError("event", f"not a life event: {error}") from error
     return (at_ns if event.t is None else time_ns(event.t)), event
 
@@ -86,7 +86,7 @@ def decode(payload: bytes, at_ns: int) -> list[tuple[int, float | None | dict[st
         message = _decoder.decode(payload)
     except msgspec.ValidationError as error:
         raise DecodeError("type", str(error)) from error
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         message = _decode_lenient(payload, error)
     if isinstance(message, _Message):
         v = message.v
@@ -106,7 +106,7 @@ def _decode_lenient(payload: bytes, first: Exception) -> _Message | list[_Messag
         raise DecodeError("json", f"not JSON: {first}") from first
     try:
         return msgspec.convert(raw, _Message | list[_Message] | float | None)
-    except msgspec.ValidationError as error:
+    except (msgspec.ValidationError, UnicodeEncodeError, OverflowError, RecursionError) as error:
         raise DecodeError("type", str(error)) from error
 
 

@@ -1,5 +1,4 @@
 """Agents' state folders as an agent leaves them, and a grid that calls the ClientApp in place."""
-# ruff: noqa: INP001, D102 - no packages, for importlib; the verbs are Flower's own
 
 import warnings
 from collections.abc import Iterable

@@ -1,5 +1,4 @@
 """What travels to the devices: three thin files, and the same whoever submits it."""
-# ruff: noqa: INP001 - tests have no packages, for --import-mode=importlib
 
 import os
 import subprocess

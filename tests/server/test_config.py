@@ -1,5 +1,4 @@
 """Mistakes in the configuration name the file, the key and the mend."""
-# ruff: noqa: INP001 - tests have no packages, for --import-mode=importlib
 
 import typing
 from pathlib import Path

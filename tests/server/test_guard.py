@@ -1,5 +1,4 @@
 """Each thing a node could get wrong, or do wrong, is named before anything merges."""
-# ruff: noqa: INP001 - tests have no packages, for --import-mode=importlib
 
 from typing import Any
 

@@ -1,5 +1,4 @@
 """What makes sums mergeable: any order, any repetition, exact withdrawal, kept over restarts."""
-# ruff: noqa: INP001 - tests have no packages, for --import-mode=importlib
 
 import tempfile
 from pathlib import Path

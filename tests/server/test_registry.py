@@ -1,5 +1,4 @@
 """The registry after whatever may happen to a disk and a process."""
-# ruff: noqa: INP001 - tests have no packages, for --import-mode=importlib
 
 import os
 import signal

@@ -1,5 +1,4 @@
 """Flower's strategies on our replies."""
-# ruff: noqa: INP001 - tests have no packages, for --import-mode=importlib
 
 from typing import Any
 

@@ -1,5 +1,4 @@
 """A training with the real ClientApp on real stores, in one process; processes: test_flower.py."""
-# ruff: noqa: INP001 - tests have no packages, for --import-mode=importlib
 
 import sqlite3
 from pathlib import Path

@@ -1,5 +1,4 @@
 """A real broker, and a small real subscriber that counts as an agent does."""
-# ruff: noqa: INP001 - tests have no packages, for --import-mode=importlib
 
 import os
 import shutil

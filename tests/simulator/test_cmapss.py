@@ -1,5 +1,4 @@
 """The C-MAPSS loader: the real recording, and every way a file can be wrong."""
-# ruff: noqa: INP001 - tests have no packages, for --import-mode=importlib
 
 import gzip
 from pathlib import Path

@@ -1,5 +1,4 @@
 """The command, against a real broker and real subscribers."""
-# ruff: noqa: INP001 - tests have no packages, for --import-mode=importlib
 
 import json
 import os

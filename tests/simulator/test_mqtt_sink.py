@@ -1,5 +1,4 @@
 """The sink against a real broker and real subscribers."""
-# ruff: noqa: INP001 - tests have no packages, for --import-mode=importlib
 
 import socket
 import threading

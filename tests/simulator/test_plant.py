@@ -1,5 +1,4 @@
 """The simulated plant: reproducible, physical, and true to its truth."""
-# ruff: noqa: INP001 - tests have no packages, for --import-mode=importlib
 
 from dataclasses import fields
 from datetime import UTC, datetime
