@@ -11,6 +11,7 @@ from pathlib import Path
 import msgspec
 
 from contract import npz
+from contract.config import is_loopback
 from contract.errors import RunoutError
 from server import bundle, processes, status, superlink
 from server.config import ServerConfig
@@ -108,6 +109,12 @@ class Server:
             if self._stop.is_set():
                 return None
             self._tell(f"nodes may join: runout-agent node, superlink = {self._config.listen}")
+            if not is_loopback(self._config.host):
+                # Flower has no key for its control interface, and it shares this port.
+                self._tell(
+                    "whoever reaches this port can start runs on the devices: let a firewall "
+                    "admit the nodes alone"
+                )
         run = self._submit()
         if run is None:
             return None if self._stop.is_set() else "SuperLink did not take the run"
