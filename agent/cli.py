@@ -3,6 +3,7 @@
 import argparse
 import logging
 import os
+import platform
 import shlex
 import shutil
 import signal
@@ -67,6 +68,7 @@ def _run(arguments: argparse.Namespace) -> int:
     # One thread of linear algebra: the vectors are short, the other cores are others'.
     for name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"):
         os.environ.setdefault(name, "1")
+    _give_memory_back()
     from agent.app import run
     from agent.config import load
     from agent.intake import Intake
@@ -88,6 +90,15 @@ def _run(arguments: argparse.Namespace) -> int:
     )
     run(config, lambda: bool(stopping), intake)
     return 0
+
+
+def _give_memory_back() -> None:
+    """Let large arrays go back to the system at once: glibc by default learns to keep them."""
+    if platform.libc_ver()[0] == "glibc":
+        import ctypes
+
+        m_mmap_threshold = -3  # malloc.h
+        ctypes.CDLL(None).mallopt(m_mmap_threshold, 256 * 1024)
 
 
 def _check(arguments: argparse.Namespace) -> int:

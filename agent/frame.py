@@ -4,15 +4,16 @@ A message with a whole row is a row. Readings of single channels that bear the s
 joined: the row is closed when every channel has spoken or when a later time comes.
 """
 
-from collections import deque
-
 import numpy as np
 from numpy.typing import NDArray
 
 from contract.block import Floats
 
-RECENT = 256
-"""Times kept per asset to tell a repeated row from a late one."""
+RECENT = 2048
+"""Times kept per asset to tell a repeated row from a late one.
+
+More than a broker has in flight, and more than a sender repeats when its connection was lost.
+"""
 
 
 class Joined:
@@ -30,6 +31,32 @@ class Joined:
         self.repeated = again
 
 
+class _Times:
+    """The newest times of an asset: they only grow, so that one is found by halving."""
+
+    def __init__(self) -> None:
+        self._buffer = np.empty(2 * RECENT, dtype=np.int64)
+        self._end = 0
+
+    def extend(self, t_ns: NDArray[np.int64]) -> None:
+        """Add times, each later than all before."""
+        t_ns = t_ns[-RECENT:]
+        if self._end + len(t_ns) > len(self._buffer):
+            self._buffer[:RECENT] = self._buffer[self._end - RECENT : self._end]
+            self._end = RECENT
+        self._buffer[self._end : self._end + len(t_ns)] = t_ns
+        self._end += len(t_ns)
+
+    def __contains__(self, t_ns: int) -> bool:
+        known = self.array()
+        at = int(known.searchsorted(t_ns))
+        return at < len(known) and bool(known[at] == t_ns)
+
+    def array(self) -> NDArray[np.int64]:
+        """Return the newest times, oldest first."""
+        return self._buffer[max(0, self._end - RECENT) : self._end]
+
+
 class Frame:
     """The rows of one asset.
 
@@ -40,7 +67,7 @@ class Frame:
     def __init__(self, channels: int) -> None:
         self._channels = channels
         self.last_ns = np.iinfo(np.int64).min
-        self._recent: deque[int] = deque(maxlen=RECENT)
+        self._recent = _Times()
         self._open_ns: int | None = None
         self._open = np.full(channels, np.nan)
 
@@ -59,7 +86,7 @@ class Frame:
             and (np.diff(t_ns) > 0).all()
         ):
             self.last_ns = int(t_ns[-1])
-            self._recent.extend(t_ns[-RECENT:].tolist())
+            self._recent.extend(t_ns)
             return Joined(t_ns, values, pos, 0, 0)
         return self._join(t_ns.tolist(), values, pos.tolist(), whole.tolist())
 
@@ -74,7 +101,7 @@ class Frame:
     def _close(self) -> None:
         assert self._open_ns is not None  # noqa: S101  # for the type checker; callers looked
         self.last_ns = self._open_ns
-        self._recent.append(self._open_ns)
+        self._recent.extend(np.array([self._open_ns]))
         self._open_ns = None
         self._open[:] = np.nan
 
@@ -115,11 +142,12 @@ class Frame:
 
     def arrays(self) -> dict[str, np.ndarray]:
         """Return the state, in arrays of fixed shape."""
-        recent = np.full(RECENT, np.iinfo(np.int64).min)
-        recent[: len(self._recent)] = list(self._recent)
+        known = self._recent.array()
+        recent = np.zeros(RECENT, dtype=np.int64)
+        recent[: len(known)] = known
         open_ns = np.iinfo(np.int64).min if self._open_ns is None else self._open_ns
         return {
-            "frame/times": np.array([self.last_ns, open_ns, len(self._recent)]),
+            "frame/times": np.array([self.last_ns, open_ns, len(known)]),
             "frame/recent": recent,
             "frame/open": self._open.copy(),
         }
@@ -129,5 +157,6 @@ class Frame:
         last, open_ns, count = (int(v) for v in arrays["frame/times"])
         self.last_ns = last
         self._open_ns = None if open_ns == np.iinfo(np.int64).min else open_ns
-        self._recent = deque(arrays["frame/recent"][:count].tolist(), maxlen=RECENT)
+        self._recent = _Times()
+        self._recent.extend(arrays["frame/recent"][:count])
         self._open = np.array(arrays["frame/open"])

@@ -5,6 +5,9 @@ import time
 from collections import deque
 from typing import NamedTuple
 
+MOST_BYTES = 128 * 1024
+"""Of payload in one batch: enough to share a commit, little enough to be decoded in 60 MB."""
+
 
 class Arrival(NamedTuple):
     """A message as it came.
@@ -23,7 +26,7 @@ class Arrival(NamedTuple):
 
 
 class Intake:
-    """Sources put, the main thread takes everything there is; a full intake makes sources wait."""
+    """Sources put, the main thread takes what there is; a full intake makes sources wait."""
 
     def __init__(self, size: int) -> None:
         self._size = size
@@ -42,7 +45,7 @@ class Intake:
                     self._changed.notify_all()
 
     def take(self, timeout_s: float) -> list[Arrival]:
-        """Return everything that waits, after at most ``timeout_s`` if there is nothing yet."""
+        """Return what waits, up to ``MOST_BYTES``; after ``timeout_s`` if there is nothing yet."""
         deadline = time.monotonic() + timeout_s
         with self._changed:
             while not self._waiting and not self._closed:
@@ -50,9 +53,14 @@ class Intake:
                 if left <= 0:
                     break
                 self._changed.wait(left)
-            taken = list(self._waiting)
-            self._waiting.clear()
-            self._changed.notify_all()
+            taken: list[Arrival] = []
+            size = 0
+            while self._waiting and size < MOST_BYTES:
+                arrival = self._waiting.popleft()
+                taken.append(arrival)
+                size += len(arrival.payload)
+            if taken:
+                self._changed.notify_all()
         return taken
 
     def wake(self) -> None:

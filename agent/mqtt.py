@@ -5,6 +5,7 @@ that reads ahead, it costs a third.
 """
 
 import logging
+import socket
 import ssl
 import threading
 import time
@@ -51,7 +52,10 @@ class _ReadAhead:
 
 class _Client(paho.Client):
     def _create_socket(self) -> Any:
-        return _ReadAhead(super()._create_socket())
+        sock: Any = super()._create_socket()
+        # A result waits behind its acknowledgement for the broker's next packet otherwise.
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return _ReadAhead(sock)
 
     def loop_read(self, max_packets: int = 1) -> MQTTErrorCode:
         """Handle what has been read ahead; a bound leaves room for writing."""

@@ -34,6 +34,17 @@ class LocalRul:
         """Learn the lives that are new in ``lives``: all training lives of the class, in order."""
         if not lives or (self._ridge is None and self._sklearn is None):
             return
+        basis, fresh = self._take(lives)
+        found: dict[str, Predictor] = {}
+        for model in self._spec.rul:
+            if model is self._ridge:
+                found["ridge"] = self._learn_ridge(self._ridge, fresh, basis)
+            elif model is self._sklearn:
+                found["sklearn"] = self._learn_sklearn(self._sklearn, lives, basis)
+        self.models = found
+
+    def _take(self, lives: list[Life]) -> tuple[Basis, list[Life]]:
+        """Return the basis for these lives, and those of them that are not in the sums yet."""
         basis = self._basis
         fresh = lives[self._known :]
         # A store that forgets its oldest life for each new one has nothing to add sums to.
@@ -45,20 +56,14 @@ class LocalRul:
             basis, self._sums, fresh = Basis.of(moments), None, lives
             self._next_basis = len(lives) if full else 2 * len(lives)
         self._basis, self._known = basis, len(lives)
-        found: dict[str, Predictor] = {}
-        for model in self._spec.rul:
-            if model is self._ridge:
-                found["ridge"] = self._learn_ridge(self._ridge, fresh, basis)
-            elif model is self._sklearn:
-                found["sklearn"] = self._learn_sklearn(self._sklearn, lives, basis)
-        self.models = found
+        return basis, fresh
 
     def _learn_ridge(self, model: Ridge, lives: list[Life], basis: Basis) -> RidgeModel:
         sums = self._sums or GramSums.empty(width(len(basis.mean), model))
         for life in lives:
-            sums = sums.merge(GramSums.of(expand(basis.apply(life.X), model), life.y))
+            sums = sums.add(expand(basis.apply(life.X), model), life.y)
         self._sums = sums
-        return RidgeModel(model, basis, sums.solve(model.penalty), self._spec.cap_h)
+        return RidgeModel(model, basis, sums.solve(model.penalty_alone), self._spec.cap_h)
 
     def _learn_sklearn(self, model: Sklearn, lives: list[Life], basis: Basis) -> LayersModel:
         from agent.models.sklearn_adapter import train  # noqa: PLC0415  # 100 MB where configured
@@ -69,49 +74,44 @@ class LocalRul:
         return LayersModel.from_arrays(self._layers, "sklearn/", basis, self._spec.cap_h)
 
     def arrays(self) -> Arrays:
-        """Return what cannot be made anew from the lives: weights, and how many lives are in.
+        """Return the models' weights, and how many lives are in them.
 
-        The ridge model can; it is there for the day on which the lives are lost.
+        Ridge can be made anew from the lives; it is there for the day on which they are lost.
         """
         arrays = {**self._layers, "known": np.array([self._known, self._next_basis])}
-        ridge = self.models.get("ridge")
-        if isinstance(ridge, RidgeModel):
-            arrays |= ridge.basis.arrays() | {"ridge/coefficients": ridge.coefficients}
+        for model in self.models.values():
+            arrays |= model.basis.arrays()
+            if isinstance(model, RidgeModel):
+                arrays["ridge/coefficients"] = model.coefficients
         return arrays
 
     def restore(self, arrays: Arrays, lives: list[Life]) -> None:
-        """Take back what ``arrays`` returned; ``lives`` are the training lives known then.
+        """Take back what ``arrays`` returned; ``lives`` begin with the training lives known then.
 
         Sums are added up in the order of the lives, as they were: the same to the last bit.
         """
         known, next_basis = (int(v) for v in arrays["known"])
-        if not known:
-            return
-        ridge_only, self._sklearn = self._sklearn, None
-        if len(lives) < known:
-            # The store was lost: what was learnt judges on, until the next life ends.
-            self._recall(arrays)
-            self._sklearn = ridge_only
-            return
-        if next_basis > known:
-            # The basis in force was made when the number of lives last doubled.
-            self.learn(lives[: next_basis // 2])
-        if self._known < known:
-            self.learn(lives[:known])
-        self._next_basis = next_basis
-        self._sklearn = ridge_only
         self._layers = {n: array for n, array in arrays.items() if n.startswith("sklearn/")}
-        if self._sklearn is not None and self._layers and self._basis is not None:
-            model = LayersModel.from_arrays(self._layers, "sklearn/", self._basis, self._spec.cap_h)
-            models = {**self.models, "sklearn": model}
-            order = [n for n in ("ridge", "sklearn") if n in models]
-            self.models = {name: models[name] for name in order}
-
-    def _recall(self, arrays: Arrays) -> None:
-        if self._ridge is not None and "ridge/coefficients" in arrays:
-            coefficients = np.asarray(arrays["ridge/coefficients"], dtype=np.float64)
-            basis = Basis.from_arrays(arrays)
-            self.models = {"ridge": RidgeModel(self._ridge, basis, coefficients, self._spec.cap_h)}
+        basis = Basis.from_arrays(arrays) if "basis/mean" in arrays else None
+        coefficients = arrays.get("ridge/coefficients")
+        if known and len(lives) >= known:
+            # The basis in force was made when the number of lives last doubled.
+            for count in sorted({next_basis // 2 if next_basis > known else known, known}):
+                basis, fresh = self._take(lives[:count])
+                if self._ridge is not None:
+                    coefficients = self._learn_ridge(self._ridge, fresh, basis).coefficients
+            self._next_basis = next_basis
+        # Else the lives are lost with the store: what was learnt judges on until the next one ends.
+        if basis is None:
+            return
+        cap_h = self._spec.cap_h
+        for model in self._spec.rul:
+            if model is self._ridge and coefficients is not None:
+                weights = np.asarray(coefficients, dtype=np.float64)
+                self.models["ridge"] = RidgeModel(self._ridge, basis, weights, cap_h)
+            elif model is self._sklearn and self._layers:
+                layers = LayersModel.from_arrays(self._layers, "sklearn/", basis, cap_h)
+                self.models["sklearn"] = layers
 
 
 def error_h(predictor: Predictor, lives: list[Life]) -> float | None:

@@ -55,7 +55,8 @@ class Ridge(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="
         random: how many random features stand beside the linear ones.
         activation: ``fourier`` (Rahimi and Recht 2007) or ``relu``.
         width: standard deviation of a random projection of a standardised vector.
-        penalty: ridge penalty per observation.
+        penalty: ridge penalty per observation, of a fleet's sums.
+        penalty_alone: the same of one device's own: few lives want a stiffer model.
         seed: of the random projection; part of the contract, so that nothing of it is sent.
     """
 
@@ -63,6 +64,7 @@ class Ridge(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="
     activation: Literal["fourier", "relu"] = "relu"
     width: Annotated[float, msgspec.Meta(gt=0)] = 1.0
     penalty: Annotated[float, msgspec.Meta(gt=0)] = 1e-3
+    penalty_alone: Annotated[float, msgspec.Meta(gt=0)] = 0.1
     seed: int = 1
 
 

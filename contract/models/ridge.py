@@ -114,6 +114,13 @@ class GramSums:
         """Return the sums of expanded rows ``(n, D)`` and targets ``(n,)``."""
         return cls(float(len(y)), phi.T @ phi, phi.T @ y, float(y @ y))
 
+    def add(self, phi: Floats, y: Floats) -> "GramSums":
+        """Return these sums with more rows in them, in the same arrays: nothing large is copied."""
+        for at in range(0, len(self.target), 64):
+            self.gram[at : at + 64] += phi[:, at : at + 64].T @ phi
+        self.target[:] += phi.T @ y
+        return GramSums(self.n + len(y), self.gram, self.target, self.energy + float(y @ y))
+
     @classmethod
     def from_arrays(cls, arrays: Arrays, prefix: str) -> "GramSums":
         """Read back what ``arrays`` wrote."""
