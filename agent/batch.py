@@ -10,7 +10,7 @@ from agent.config import AgentConfig
 from agent.decode import json as json_format
 from agent.intake import Arrival
 from contract import topics
-from contract.block import Floats
+from contract.arrays import Floats
 from contract.errors import DecodeError
 from contract.spec import AssetClass
 

@@ -5,7 +5,7 @@ from enum import IntEnum
 import numpy as np
 from numpy.typing import NDArray
 
-from contract.block import Floats
+from contract.arrays import Floats
 from contract.spec import Channel
 
 

@@ -7,7 +7,7 @@ joined: the row is closed when every channel has spoken or when a later time com
 import numpy as np
 from numpy.typing import NDArray
 
-from contract.block import Floats
+from contract.arrays import Floats
 
 RECENT = 2048
 """Times kept per asset to tell a repeated row from a late one.

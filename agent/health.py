@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from contract.block import Arrays, Floats
+from contract.arrays import Arrays, Floats
 from contract.models import histogram
 from contract.models.moments import HealthModel, Moments, spread
 from contract.report import Why

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from contract.block import Floats
+from contract.arrays import Floats
 
 
 class Life(NamedTuple):

@@ -14,7 +14,7 @@ from agent.prognosis import LocalRul, error_h
 from agent.rollout import file_name, live_version
 from agent.store import open_readonly, read_checkpoint, read_lives
 from contract import VERSION, load_model
-from contract.block import Arrays
+from contract.arrays import Arrays
 from contract.errors import ContractError
 from contract.models.moments import Moments
 from contract.models.ridge import Basis, GramSums, expand, width

@@ -22,7 +22,7 @@ from agent.features.window import Window
 from agent.frame import Frame
 from agent.labels import Life
 from agent.prognosis import LocalRul, error_h, predict_one
-from contract.block import Arrays, Floats
+from contract.arrays import Arrays, Floats
 from contract.errors import ContractError
 from contract.features import FeatureSpec
 from contract.models.histogram import BINS

@@ -3,7 +3,7 @@
 import numpy as np
 
 from agent.labels import Life
-from contract.block import Arrays, Floats
+from contract.arrays import Arrays, Floats
 from contract.models.layers import LayersModel
 from contract.models.moments import Moments
 from contract.models.ridge import Basis, GramSums, RidgeModel, expand, width

@@ -17,7 +17,7 @@ from agent.batch import Rejected
 from agent.config import Keep
 from agent.labels import Life, hours_left
 from contract import VERSION, npz
-from contract.block import Arrays, Floats
+from contract.arrays import Arrays, Floats
 from contract.errors import ContractError
 from contract.spec import AssetClass
 

@@ -20,7 +20,7 @@ import msgspec
 import numpy as np
 
 from benchmarks.in_process import Device, configured, contribution
-from contract.block import Arrays, Floats
+from contract.arrays import Arrays, Floats
 from contract.models.layers import LayersModel
 from contract.models.ridge import Basis, RidgeModel
 from contract.spec import AssetClass, Ridge

@@ -13,7 +13,7 @@ from agent.config import AgentConfig, Keep, Node
 from agent.local_round import answer
 from agent.pipeline import Outcome
 from contract import VERSION
-from contract.block import Arrays, Floats
+from contract.arrays import Arrays, Floats
 from contract.spec import AssetClass
 from contract.update import Request, Update
 from server.merge import Contribution, Key

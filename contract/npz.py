@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from contract.block import Arrays
+from contract.arrays import Arrays
 from contract.errors import ContractError
 
 _HEAD = "head.json"

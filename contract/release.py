@@ -6,7 +6,7 @@ import msgspec
 import numpy as np
 
 from contract import npz
-from contract.block import Arrays, Floats
+from contract.arrays import Arrays, Floats
 from contract.errors import ContractError
 from contract.models.layers import LayersModel
 from contract.models.moments import HealthModel

@@ -2,7 +2,7 @@
 
 import msgspec
 
-from contract.block import Arrays
+from contract.arrays import Arrays
 from contract.spec import AssetClass
 
 STATISTICS = "statistics"

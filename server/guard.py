@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from contract import VERSION
-from contract.block import Arrays, Floats
+from contract.arrays import Arrays, Floats
 from contract.models.histogram import BINS
 from contract.models.ridge import GramSums, width
 from contract.spec import AssetClass, Ridge, Sklearn, rul_name

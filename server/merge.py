@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from contract import npz
-from contract.block import Arrays
+from contract.arrays import Arrays
 from contract.errors import ContractError
 from contract.models.moments import Moments
 from contract.models.ridge import GramSums

@@ -9,7 +9,7 @@ import msgspec
 import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 
-from contract.block import Arrays
+from contract.arrays import Arrays
 from contract.errors import ContractError
 from contract.update import Request, Update, UpdateHead
 

@@ -22,7 +22,7 @@ from flwr.serverapp.strategy import (
     MultiKrum,
 )
 
-from contract.block import Arrays
+from contract.arrays import Arrays
 from server.guard import Weights
 from server.messages import TRAIN, from_record, to_record
 

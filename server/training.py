@@ -17,7 +17,7 @@ import numpy as np
 from flwr.app import RecordDict
 
 from contract import VERSION
-from contract.block import Arrays
+from contract.arrays import Arrays
 from contract.errors import ContractError
 from contract.models.moments import HealthModel
 from contract.models.ridge import Basis

@@ -8,7 +8,7 @@ from typing import Literal
 
 import numpy as np
 
-from contract.block import Floats
+from contract.arrays import Floats
 from contract.report import LifeEvent
 from simulator.config import Node, Range, Scenario
 from simulator.faults import FAULTS, felt_age

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 
-from contract.block import Floats
+from contract.arrays import Floats
 from contract.errors import RunoutError
 from contract.report import LifeEvent
 from simulator.message import Message, life_event, reading

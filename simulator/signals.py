@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from contract.block import Floats
+from contract.arrays import Floats
 
 _DAY_S = 86400.0
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from contract.block import Floats
+from contract.arrays import Floats
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from contract.block import Arrays, Floats
+from contract.arrays import Arrays, Floats
 from contract.models.layers import layer_arrays
 from contract.spec import Sklearn
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from contract.block import Arrays, Floats
+from contract.arrays import Arrays, Floats
 from contract.errors import ContractError
 
 

@@ -10,7 +10,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from contract.block import Arrays, Floats
+from contract.arrays import Arrays, Floats
 from contract.errors import ContractError
 from contract.models.moments import Moments, spread
 from contract.spec import Ridge

@@ -5,7 +5,7 @@ from typing import Protocol
 
 import numpy as np
 
-from contract.block import Floats
+from contract.arrays import Floats
 
 
 @dataclass(frozen=True, slots=True, eq=False)

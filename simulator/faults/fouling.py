@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from contract.block import Floats
+from contract.arrays import Floats
 from simulator.faults.effect import Effect
 
 

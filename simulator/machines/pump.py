@@ -10,7 +10,7 @@ from typing import Self
 
 import numpy as np
 
-from contract.block import Floats
+from contract.arrays import Floats
 from simulator.faults.effect import Effect
 from simulator.signals import daily, lag, wander
 

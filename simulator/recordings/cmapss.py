@@ -15,7 +15,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from contract.block import Floats
+from contract.arrays import Floats
 from contract.errors import DataError
 
 Split = Literal["train", "test"]

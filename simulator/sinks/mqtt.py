@@ -6,6 +6,7 @@ import threading
 import uuid
 from collections import deque
 from collections.abc import Callable, Iterable
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Self
@@ -215,11 +216,10 @@ class MqttSink:
         deadline = self._clock.now() + self._connect_timeout_s
         self._dial(self._connect_timeout_s)
         self._client.loop_start()
-        try:
+        with ExitStack() as opened:
+            opened.callback(self._close)
             self._await_welcome(deadline)
-        except BaseException:
-            self._close()
-            raise
+            opened.pop_all()
         return self
 
     def __exit__(

@@ -23,7 +23,7 @@ from agent.app import Engine
 from agent.batch import Batch, Event, Rows
 from agent.config import AgentConfig, Keep, Limits, Node
 from agent.pipeline import Outcome
-from contract.block import Floats
+from contract.arrays import Floats
 from contract.report import NodeStatus
 from contract.spec import AssetClass, Channel, Moments, Ridge
 

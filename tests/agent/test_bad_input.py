@@ -21,7 +21,7 @@ from agent.rollout import folders
 from agent.status import read
 from agent.store import read_checkpoint
 from contract import VERSION, npz
-from contract.block import Arrays
+from contract.arrays import Arrays
 from contract.models.moments import HealthModel, Moments
 from contract.release import Manifest, Release
 from contract.spec import AssetClass, Channel

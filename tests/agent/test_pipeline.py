@@ -19,7 +19,7 @@ from agent.frame import Frame
 from agent.labels import Life
 from agent.pipeline import Pipeline
 from agent.prognosis import LocalRul
-from contract.block import Floats
+from contract.arrays import Floats
 from contract.release import Release
 from contract.report import Alert, Health
 from contract.spec import AssetClass, Channel, Moments, Ridge, Sklearn

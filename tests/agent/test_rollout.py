@@ -12,7 +12,7 @@ from agent.local_round import answer
 from agent.rollout import deliver
 from agent.store import read_checkpoint
 from contract import VERSION
-from contract.block import Arrays
+from contract.arrays import Arrays
 from contract.errors import ContractError
 from contract.models.moments import HealthModel, Moments
 from contract.models.ridge import Basis, GramSums, expand

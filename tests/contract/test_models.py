@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from contract.block import Floats
+from contract.arrays import Floats
 from contract.errors import ContractError
 from contract.models import histogram
 from contract.models.moments import HealthModel, Moments

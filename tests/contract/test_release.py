@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from contract import VERSION, load_model, npz
-from contract.block import Arrays
+from contract.arrays import Arrays
 from contract.errors import ContractError
 from contract.models.moments import HealthModel, Moments
 from contract.models.ridge import Basis, width
