@@ -15,6 +15,17 @@ from contract.errors import ContractError
 
 _HEAD = "head.json"
 
+# RuntimeError is how zipfile says that a member is encrypted, or of a version it does not know.
+_UNREADABLE = (
+    zipfile.BadZipFile,
+    zlib.error,
+    EOFError,
+    KeyError,
+    ValueError,
+    OSError,
+    RuntimeError,
+)
+
 
 def digest_of(head: bytes, arrays: Arrays) -> str:
     """Return the SHA-256 of a head and of every array's name, type, shape and bytes."""
@@ -57,7 +68,7 @@ def from_bytes(content: bytes, name: str) -> tuple[bytes, Arrays]:
         with np.load(io.BytesIO(content), allow_pickle=False) as loaded:
             arrays: Arrays = {member: loaded[member] for member in loaded.files}
         head = arrays.pop(_HEAD).tobytes()
-    except (zipfile.BadZipFile, zlib.error, EOFError, KeyError, ValueError, OSError) as error:
+    except _UNREADABLE as error:
         raise ContractError(f"{name}: not a whole Runout file ({error})") from error
     return head, arrays
 
