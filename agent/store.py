@@ -281,6 +281,8 @@ class Store:
                 yield read_checkpoint(path)
             except ContractError as error:
                 log.error("a checkpoint cannot be used", extra={"error": str(error)})  # noqa: TRY400
+                # Out of the way: the next checkpoint would push it over the good one before it.
+                path.replace(path.with_name(f"damaged-{name}"))
 
     def replay(self, after: int) -> Iterator[tuple[int, bytes]]:
         """Yield the journalled batches with a number above ``after``."""

@@ -353,6 +353,10 @@ def test_a_truncated_checkpoint_costs_a_longer_replay_and_not_the_state(
     again = device(config)
     assert "a checkpoint cannot be used" in caplog.text
     assert again.state() == expected
+    # Set aside: the next checkpoint must not push it over the good one before it.
+    assert not newest.exists()
+    assert (config.state / "damaged-checkpoint.npz").exists()
+    assert (config.state / "checkpoint.prev.npz").exists()
 
 
 def test_an_altered_byte_in_a_checkpoint_is_found(configure: Configure, device: Open) -> None:
