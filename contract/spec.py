@@ -4,6 +4,7 @@ An asset class (pump, fan, turbofan) is the cohort that shares a model. Its spec
 agent's configuration; the digest of it travels with every update and release.
 """
 
+import functools
 import hashlib
 import re
 from typing import Annotated, Literal
@@ -14,12 +15,131 @@ Positive = Annotated[int, msgspec.Meta(ge=1)]
 
 
 class Channel(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """One measured quantity of an asset; outside ``low`` .. ``high`` a reading is bad."""
+    """One measured quantity of an asset, and what a plausible reading of it is.
+
+    Attributes:
+        name: one topic level.
+        unit: see ``contract.units``; what comes in another unit of the same quantity is converted.
+        low: below it a reading is bad.
+        high: above it a reading is bad.
+        step_per_s: a change that is faster, per second, is bad.
+        flat_s: a value that has not changed at all for longer is uncertain.
+        clip_low: the sensor's lower end of scale; a reading at it or below is uncertain.
+        clip_high: the sensor's upper end of scale; a reading at it or above is uncertain.
+        every_s: expected spacing; a reading after a gap, or off its beat, is uncertain.
+        resample: how the readings of one row's time become its value (``AssetClass.every_s``).
+        hold_s: how long a value stands where none comes; absent: 3 rows.
+    """
 
     name: str
     unit: str
     low: float | None = None
     high: float | None = None
+    step_per_s: Annotated[float, msgspec.Meta(gt=0)] | None = None
+    flat_s: Annotated[float, msgspec.Meta(gt=0)] | None = None
+    clip_low: float | None = None
+    clip_high: float | None = None
+    every_s: Annotated[float, msgspec.Meta(gt=0)] | None = None
+    resample: Literal["last", "mean", "min", "max", "rms", "linear"] = "last"
+    hold_s: Annotated[float, msgspec.Meta(ge=0)] | None = None
+
+
+class Bearing(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """A rolling-element bearing's geometry: what its defect frequencies follow from.
+
+    Attributes:
+        balls: rolling elements.
+        ball_mm: diameter of one.
+        pitch_mm: diameter of the circle through their centres.
+        contact_deg: contact angle.
+    """
+
+    balls: Annotated[int, msgspec.Meta(ge=2)]
+    ball_mm: Annotated[float, msgspec.Meta(gt=0)]
+    pitch_mm: Annotated[float, msgspec.Meta(gt=0)]
+    contact_deg: Annotated[float, msgspec.Meta(ge=0, lt=90)] = 0.0
+
+
+class Severity(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """Which table of vibration severity a machine belongs to.
+
+    Attributes:
+        edition: of the standard, as in ``agent.features.iso20816``.
+        group: of machines.
+        support: of the machine.
+    """
+
+    edition: str = "ISO 20816-3:2022"
+    group: Annotated[int, msgspec.Meta(ge=1)] = 1
+    support: Literal["rigid", "flexible"] = "rigid"
+
+
+class Waveform(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """A channel sampled in bursts, as vibration is; each burst becomes one row of features.
+
+    Attributes:
+        name: one topic level.
+        unit: of the samples: an acceleration, a velocity or anything else.
+        rate_hz: samples a second; a burst of another rate is refused.
+        samples: in a burst; a burst of another length is refused.
+        features: ``mean std rms min max peak crest skewness kurtosis``, ``centroid``,
+            ``velocity_rms`` (10 to 1000 Hz, mm/s), ``zone`` (1 to 4: A to D of ``severity``),
+            ``band_LO_HI`` (rms between two frequencies in Hz), ``envelope_rms``, and
+            ``bpfo bpfi bsf ftf`` (lines of the envelope spectrum over its median).
+        low: a burst with a sample below is bad.
+        high: a burst with a sample above is bad.
+        clip: end of the sensor's scale, both ways; a burst with several samples at it is bad.
+        envelope_hz: band that is demodulated; absent: the upper half below 0.9 of Nyquist.
+        bearing: for the bearing lines.
+        speed: channel of the asset that bears its speed in rpm.
+        speed_rpm: in place of a channel: the speed is constant.
+        severity: for ``zone``.
+    """
+
+    name: str
+    unit: str
+    rate_hz: Annotated[float, msgspec.Meta(gt=0)]
+    samples: Annotated[int, msgspec.Meta(ge=64, le=1_048_576)] = 4096
+    features: tuple[str, ...] = ("rms", "peak", "crest", "kurtosis")
+    low: float | None = None
+    high: float | None = None
+    clip: Annotated[float, msgspec.Meta(gt=0)] | None = None
+    envelope_hz: tuple[float, float] | None = None
+    bearing: Bearing | None = None
+    speed: str = ""
+    speed_rpm: Annotated[float, msgspec.Meta(gt=0)] | None = None
+    severity: Severity | None = None
+
+
+class Declared(
+    msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind", tag="declared"
+):
+    """Operating regimes by limits that a person set.
+
+    Attributes:
+        limits: per channel, the values at which one regime ends and the next begins, ascending.
+    """
+
+    limits: dict[str, tuple[float, ...]]
+
+
+class Clustered(
+    msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind", tag="clustered"
+):
+    """Operating regimes found in the beginning of each life.
+
+    Attributes:
+        channels: that tell regimes apart: speed, load, a setting.
+        regimes: at most so many.
+        seed: of the search.
+    """
+
+    channels: tuple[str, ...]
+    regimes: Annotated[int, msgspec.Meta(ge=2, le=16)] = 3
+    seed: int = 1
+
+
+Regimes = Declared | Clustered
 
 
 class Moments(
@@ -94,7 +214,41 @@ class Sklearn(
 
 RulModel = Ridge | Sklearn
 
-STAT = re.compile(r"(mean|std|min|max|slope|ewma|dev)_([1-9][0-9]{0,4})|last|mean_all")
+
+class Function(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """A feature of one's own: a Python function of the last rows.
+
+    Attributes:
+        name: of the feature.
+        call: ``module:function``; the module lies in the folder that the agent's config allows.
+            It is called with an array ``(rows, C)`` of the channels, oldest row first, NaN where a
+            value is bad, and returns one number.
+        channels: C names, in the order of the columns; empty: all of the class.
+        rows: it is given so many; before there are, the feature is missing.
+    """
+
+    name: str
+    call: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z_]\w*:[A-Za-z_]\w*$")]
+    channels: tuple[str, ...] = ()
+    rows: Annotated[int, msgspec.Meta(ge=1, le=100_000)] = 64
+
+
+STAT = re.compile(
+    r"(mean|std|rms|min|max|peak|crest|skew|kurt|slope|ewma|dev)_([1-9][0-9]{0,4})|last|mean_all"
+)
+WAVE_FEATURE = re.compile(
+    r"mean|std|rms|min|max|peak|crest|skewness|kurtosis|centroid|velocity_rms|zone|envelope_rms"
+    r"|bpfo|bpfi|bsf|ftf|band_([0-9]+(?:\.[0-9]+)?)_([0-9]+(?:\.[0-9]+)?)"
+)
+_WAVE_UNITS = {"crest": "1", "skewness": "1", "kurtosis": "1", "centroid": "Hz"}
+_WAVE_UNITS |= {
+    "velocity_rms": "mm/s",
+    "zone": "1",
+    "bpfo": "1",
+    "bpfi": "1",
+    "bsf": "1",
+    "ftf": "1",
+}
 
 
 class AssetClass(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -103,7 +257,15 @@ class AssetClass(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     Attributes:
         name: of the cohort.
         channels: what is measured, in column order.
-        stats: statistics per channel: ``last``, ``mean_N`` ``std_N`` ``min_N`` ``max_N``
+        waveforms: channels that come in bursts; the features of a burst are columns behind those
+            of ``channels``, named ``waveform.feature``.
+        functions: features of one's own.
+        regimes: operating regimes, within which health is judged; none: there is one.
+        every_s: rows stand on a grid of time of this step, each channel resampled as it declares;
+            0: readings that bear the same time are a row.
+        wait_s: on a grid, a row waits so long, in the data's time, for channels that come later.
+        stats: statistics per column: ``last``, ``mean_N`` ``std_N`` ``rms_N`` ``min_N`` ``max_N``
+            ``peak_N`` (largest absolute value) ``crest_N`` (peak over rms) ``skew_N`` ``kurt_N``
             ``slope_N`` over the last N rows, ``ewma_N`` with a span of N rows, ``mean_all`` since
             the life began, ``dev_N``: the shortest mean less the mean of the life's first N rows.
         hop: rows from one feature vector to the next.
@@ -117,7 +279,12 @@ class AssetClass(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """
 
     name: str
-    channels: tuple[Channel, ...]
+    channels: tuple[Channel, ...] = ()
+    waveforms: tuple[Waveform, ...] = ()
+    functions: tuple[Function, ...] = ()
+    regimes: Regimes | None = None
+    every_s: Annotated[float, msgspec.Meta(ge=0)] = 0.0
+    wait_s: Annotated[float, msgspec.Meta(ge=0)] = 0.0
     stats: tuple[str, ...] = ("mean_16", "std_16", "min_16", "max_16", "slope_16", "ewma_16")
     hop: Positive = 1
     warmup: Positive = 1
@@ -130,16 +297,17 @@ class AssetClass(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     def __post_init__(self) -> None:
         """Refuse what no pipeline could run; msgspec turns this into an error with the path."""
-        names = [channel.name for channel in self.channels]
+        names = [c.name for c in (*self.channels, *self.waveforms)]
         if not names:
             raise ValueError("an asset class needs at least one channel")
         if len(set(names)) != len(names):
             raise ValueError(f"channel names repeat in asset class {self.name!r}")
+        self._check_waveforms()
         for stat in self.stats:
             if not STAT.fullmatch(stat):
                 raise ValueError(
-                    f"statistic {stat!r} is none of last, mean_all, mean_N, std_N, min_N, max_N, "
-                    "slope_N, ewma_N, dev_N (N rows)"
+                    f"statistic {stat!r} is none of last, mean_all, mean_N, std_N, rms_N, min_N, "
+                    "max_N, peak_N, crest_N, skew_N, kurt_N, slope_N, ewma_N, dev_N (N rows)"
                 )
         if not self.stats or len(set(self.stats)) != len(self.stats):
             raise ValueError("stats must be named once each, and at least one")
@@ -150,10 +318,33 @@ class AssetClass(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         if len(set(kinds)) != len(kinds):
             raise ValueError("at most one RUL model of each kind")
 
+    def _check_waveforms(self) -> None:
+        scalars = {channel.name for channel in self.channels}
+        for wave in self.waveforms:
+            for feature in wave.features:
+                if not WAVE_FEATURE.fullmatch(feature):
+                    raise ValueError(f"waveform {wave.name!r} has no feature {feature!r}")
+            if not wave.features or len(set(wave.features)) != len(wave.features):
+                raise ValueError(f"waveform {wave.name!r}: name each feature once, at least one")
+            lines = {"bpfo", "bpfi", "bsf", "ftf"} & set(wave.features)
+            if lines and wave.bearing is None:
+                raise ValueError(f"waveform {wave.name!r}: {sorted(lines)} need [bearing]")
+            if lines and not wave.speed and wave.speed_rpm is None:
+                raise ValueError(f"waveform {wave.name!r}: {sorted(lines)} need speed or speed_rpm")
+            if wave.speed and wave.speed not in scalars:
+                raise ValueError(f"waveform {wave.name!r}: speed: no channel {wave.speed!r}")
+            if "zone" in wave.features and wave.severity is None:
+                raise ValueError(f"waveform {wave.name!r}: 'zone' needs [severity]")
+
+    @property
+    def columns(self) -> tuple[Channel, ...]:
+        """Return what a row consists of: the channels, then the features of each waveform."""
+        return _columns(self.channels, self.waveforms)
+
     @property
     def channel_names(self) -> tuple[str, ...]:
-        """Return the channels' names in column order."""
-        return tuple(channel.name for channel in self.channels)
+        """Return the names of a row's columns."""
+        return tuple(column.name for column in self.columns)
 
     @property
     def health_stats(self) -> tuple[str, ...]:
@@ -171,6 +362,15 @@ class AssetClass(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         """
         health = [self.health_stats, self.health.baseline, self.health.variance]
         return _digest([self.name, self.features_digest(), self.cap_h, health, self.rul])
+
+
+@functools.lru_cache(64)
+def _columns(channels: tuple[Channel, ...], waveforms: tuple[Waveform, ...]) -> tuple[Channel, ...]:
+    return channels + tuple(
+        Channel(f"{wave.name}.{feature}", _WAVE_UNITS.get(feature, wave.unit))
+        for wave in waveforms
+        for feature in wave.features
+    )
 
 
 def _digest(what: list[object]) -> str:
