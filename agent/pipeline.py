@@ -274,7 +274,8 @@ class Pipeline:
         if marks is not None:
             self._count_bad(asset, marks)
             values = np.where(marks == Reason.GOOD, values, np.nan)
-        for row, x in asset.window.push(values):
+        rows, X = asset.window.push(values)
+        for row, x in zip(rows.tolist(), X, strict=True):
             vectors.append((int(pos[row]), asset, int(t_ns[row]), x))
 
     def _count_bad(self, asset: Asset, marks: np.ndarray) -> None:

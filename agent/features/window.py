@@ -1,16 +1,24 @@
-"""Rolling statistics over the last rows of one asset, over all channels at once.
+"""Rolling statistics over the last rows of one asset, over all channels and hops at once.
 
 Two passes over the window, not running sums: those lose all digits at an offset of 10⁶. What the
 rows are cut into on the way in makes no difference, to the last bit: everything is computed at the
-hop, from whole windows.
+hop, from whole windows, and each vector by the same sums whatever others it is computed with.
+
+Skewness and kurtosis are those of the population (not excess: 3 for a normal distribution), 0 where
+a window does not vary.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from contract.arrays import Floats
+
+AT_ONCE = 32_768
+"""Values in the windows that are computed together: they stay in the cache of a small processor."""
+
+NONE = np.empty(0, dtype=np.int64)
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,13 +37,17 @@ class Window:
         stats: as in ``contract.spec.AssetClass``.
         hop: rows from one vector to the next.
         warmup: rows before the first vector.
+        keep: rows that ``last_rows`` can be asked for.
 
     >>> window = Window(1, ("mean_2", "slope_3", "dev_2"), hop=1, warmup=2)
-    >>> [(i, v.tolist()) for i, v in window.push(np.array([[1.0], [3.0], [5.0]]))]
-    [(1, [2.0, 2.0, 0.0]), (2, [4.0, 2.0, 2.0])]
+    >>> rows, X = window.push(np.array([[1.0], [3.0], [5.0]]))
+    >>> rows.tolist(), X.tolist()
+    ([1, 2], [[2.0, 2.0, 0.0], [4.0, 2.0, 2.0]])
     """
 
-    def __init__(self, channels: int, stats: tuple[str, ...], *, hop: int, warmup: int) -> None:
+    def __init__(
+        self, channels: int, stats: tuple[str, ...], *, hop: int, warmup: int, keep: int = 1
+    ) -> None:
         self._channels = channels
         self._stats = stats
         self._hop = hop
@@ -54,7 +66,7 @@ class Window:
             elif kind == "ewma":
                 a = 2.0 / (int(digits) + 1.0)
                 weights = a * (1.0 - a) ** np.arange(hop - 1, -1, -1.0)
-                self._ewma.append((row, a, weights))
+                self._ewma.append((row, a, weights[:, None]))
             elif kind == "dev":
                 self._dev.append((row, int(digits)))
             else:
@@ -63,8 +75,8 @@ class Window:
                     means.append(int(digits))
         self._wanted = [_Wanted(n, rows) for n, rows in sorted(by_length.items())]
         self._short = min(means, default=1)
-        self.length = max([w.length for w in self._wanted] + [self._short, hop])
-        self._buffer = np.empty((2 * self.length + 64, channels))
+        self.length = max([w.length for w in self._wanted] + [self._short, hop, keep])
+        self._buffer = np.empty((2 * self.length + max(64, 2 * hop), channels))
         self._slopes: dict[int, Floats] = {}
         self.reset()
 
@@ -82,22 +94,44 @@ class Window:
         """Return the rows of this life."""
         return self._count
 
-    def push(self, values: Floats) -> Iterator[tuple[int, Floats]]:
-        """Add rows ``(n, C)``, NaN where a value is bad; yield ``(row, vector)`` at each hop.
+    def last_rows(self, length: int) -> Floats | None:
+        """Return the last rows ``(length, C)``, oldest first; None before there are as many."""
+        if self._count < length:
+            return None
+        return self._buffer[self._end - length : self._end]
 
-        ``row`` is the index in ``values`` that completed the vector ``(stats * C,)``: statistic by
-        statistic, each over all channels; NaN where a window holds no good value.
+    def push(self, values: Floats) -> tuple[NDArray[np.int64], Floats]:
+        """Add rows ``(n, C)``, NaN where a value is bad; return a vector for each hop completed.
+
+        Returns:
+            the index in ``values`` of the row that completed each vector ``(k,)``, and the vectors
+            ``(k, stats * C)``: statistic by statistic, each over all channels; NaN where a window
+            holds no good value.
         """
-        at = 0
         n = len(values)
+        if self._count % self._hop + n < self._hop:  # most single rows
+            self._store(values)
+            return NONE, np.empty((0, len(self._stats) * self._channels))
+        rows: list[NDArray[np.int64]] = []
+        found: list[Floats] = []
+        at = 0
         while at < n:
-            take = min(self._hop - self._count % self._hop, n - at)
-            self._store(values[at : at + take])
+            room = len(self._buffer) - min(self._end, self.length)
+            take = min(room, n - at)
+            piece = values[at : at + take]
+            before = self._count
+            self._store(piece)
+            # Counts of rows of this life at which a hop ends, within this piece.
+            ends = np.arange(before // self._hop + 1, self._count // self._hop + 1) * self._hop
+            if len(ends):
+                X = self._vectors(ends)
+                whole = ends >= self._warmup
+                rows.append(ends[whole] - (before - at) - 1)
+                found.append(X[whole])
             at += take
-            if self._count % self._hop == 0:
-                self._advance()
-                if self._count >= self._warmup:
-                    yield at - 1, self._vector()
+        if len(found) == 1:
+            return rows[0], found[0]
+        return np.concatenate(rows), np.concatenate(found)
 
     def _store(self, rows: Floats) -> None:
         n = len(rows)
@@ -112,30 +146,91 @@ class Window:
             self._last_nan = self._count + int(np.flatnonzero(bad.any(axis=1))[-1])
         self._count += n
 
-    def _view(self, length: int) -> tuple[Floats, bool]:
-        """Return the last rows, and whether all of them are good."""
-        m = min(length, self._count)
-        return self._buffer[self._end - m : self._end], self._last_nan < self._count - m
-
-    def _advance(self) -> None:
-        """Carry the statistics with a memory over the rows of one hop."""
-        rows, good = self._view(self._hop)
-        for i, (_, a, weights) in enumerate(self._ewma):
-            smooth = self._smooth[i]
-            if self._count == self._hop:
-                smooth[:] = rows[0]
-            if good and not np.isnan(smooth).any():
-                smooth *= (1.0 - a) ** self._hop
-                smooth += weights @ rows
+    def _vectors(self, ends: NDArray[np.int64]) -> Floats:
+        """Return the vectors ``(k, stats * C)`` at some counts of rows, all in the buffer."""
+        out = np.empty((len(ends), len(self._stats), self._channels))
+        offset = self._end - self._count
+        """Added to a count: the place in the buffer behind that row."""
+        oldest = int(ends[0]) - self.length
+        gaps = self._gaps(ends) if self._last_nan >= oldest else None
+        short: Floats | None = None
+        for wanted in self._wanted:
+            length = wanted.length
+            mean = np.empty((len(ends), self._channels))
+            # Alike for all: as many rows, none of them bad.
+            alike = ends >= length if gaps is None else (ends >= length) & (gaps < ends - length)
+            plain: list[bool] = alike.tolist()
+            if all(plain):
+                self._fill_runs(out, mean, wanted, int(ends[0]) + offset, 0, len(ends))
             else:
-                for row in rows:
-                    fresh = np.where(np.isnan(smooth), row, smooth + a * (row - smooth))
-                    smooth[:] = np.where(np.isnan(row), smooth, fresh)
-        if self._all >= 0:
-            self._add(self._total, rows, good=good)
-        for i, (_, length) in enumerate(self._dev):
-            if self._count - self._hop < length:
-                self._add(self._begin[i], rows, good=good)
+                for k, end in enumerate(ends.tolist()):
+                    if plain[k]:
+                        self._fill_runs(out, mean, wanted, end + offset, k, k + 1)
+                        continue
+                    m = min(length, end)
+                    view = self._buffer[end + offset - m : end + offset]
+                    if gaps is None or gaps[k] < end - m:
+                        self._fill(out[k : k + 1], mean[k : k + 1], wanted.rows, view[None].copy())
+                    else:
+                        mean[k] = self._fill_gaps(out[k], wanted.rows, view)
+            if length == self._short and "mean" in wanted.rows:
+                short = mean
+        newest = self._buffer[ends - 1 + offset]
+        if self._last >= 0:
+            out[:, self._last] = newest
+        if self._ewma or self._dev or self._all >= 0:
+            level = newest if short is None else short
+            self._carry(out, ends, offset, level, gaps)
+        return out.reshape(len(ends), -1)
+
+    def _gaps(self, ends: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return, at each end, the index in this life of the last row with a bad value, or -1."""
+        offset = self._end - self._count
+        begin = max(int(ends[0]) - self.length, 0)
+        bad = np.isnan(self._buffer[begin + offset : int(ends[-1]) + offset]).any(axis=1)
+        index = np.where(bad, np.arange(begin, begin + len(bad)), -1)
+        newest: NDArray[np.int64] = np.maximum.accumulate(index)[ends - 1 - begin]
+        return newest
+
+    def _carry(
+        self,
+        out: Floats,
+        ends: NDArray[np.int64],
+        offset: int,
+        level: Floats,
+        gaps: NDArray[np.int64] | None,
+    ) -> None:
+        """Carry the statistics with a memory over the rows of each hop."""
+        hop = self._hop
+        first = int(ends[0]) + offset - hop
+        hops = self._buffer[first : int(ends[-1]) + offset].reshape(len(ends), hop, -1)
+        good = [True] * len(ends) if gaps is None else (gaps < ends - hop).tolist()
+        for i, (row, a, weights) in enumerate(self._ewma):
+            news = np.add.reduce(hops * weights, axis=1)
+            smooth = self._smooth[i]
+            fading = (1.0 - a) ** hop
+            known = not np.isnan(smooth).any()
+            for k in range(len(ends)):
+                if ends[k] == hop:
+                    smooth[:] = hops[0, 0]
+                    known = not np.isnan(smooth).any()
+                if good[k] and known:
+                    smooth *= fading
+                    smooth += news[k]
+                else:
+                    for values in hops[k]:
+                        fresh = np.where(np.isnan(smooth), values, smooth + a * (values - smooth))
+                        smooth[:] = np.where(np.isnan(values), smooth, fresh)
+                    known = not np.isnan(smooth).any()
+                out[k, row] = smooth
+        for k in range(len(ends)) if self._dev or self._all >= 0 else ():
+            if self._all >= 0:
+                self._add(self._total, hops[k], good=good[k])
+                out[k, self._all] = _mean(self._total)
+            for i, (row, length) in enumerate(self._dev):
+                if ends[k] - hop < length:
+                    self._add(self._begin[i], hops[k], good=good[k])
+                out[k, row] = level[k] - _mean(self._begin[i])
 
     @staticmethod
     def _add(sums: Floats, rows: Floats, *, good: bool) -> None:
@@ -151,47 +246,64 @@ class Window:
         count += k
         mean += (total - k * mean) / np.maximum(count, 1.0)
 
-    def _vector(self) -> Floats:
-        out = np.empty((len(self._stats), self._channels))
-        short_mean: Floats | None = None
-        for wanted in self._wanted:
-            view, good = self._view(wanted.length)
-            mean = (
-                self._fill(out, wanted.rows, view)
-                if good
-                else self._fill_gaps(out, wanted.rows, view)
+    def _fill_runs(
+        self, out: Floats, mean: Floats, wanted: _Wanted, end: int, first: int, last: int
+    ) -> None:
+        """Fill vectors ``first`` to ``last``, the first of which ends at ``end`` in the buffer."""
+        length, width = wanted.length, self._channels
+        most = max(AT_ONCE // (length * width), 1)
+        for k in range(first, last, most):
+            count = min(most, last - k)
+            begin = end + (k - first) * self._hop - length
+            rows = self._buffer[begin : begin + (count - 1) * self._hop + length]
+            step, item = rows.strides
+            overlapping = np.lib.stride_tricks.as_strided(
+                rows, (count, length, width), (step * self._hop, step, item), writeable=False
             )
-            if wanted.length == self._short and "mean" in wanted.rows:
-                short_mean = mean
-        newest = self._buffer[self._end - 1]
-        if self._last >= 0:
-            out[self._last] = newest
-        for i, (row, _, _) in enumerate(self._ewma):
-            out[row] = self._smooth[i]
-        if self._all >= 0:
-            out[self._all] = _mean(self._total)
-        for i, (row, _) in enumerate(self._dev):
-            out[row] = (newest if short_mean is None else short_mean) - _mean(self._begin[i])
-        return out.ravel()
+            # Laid out afresh: in which order numpy sums depends on the layout.
+            self._fill(
+                out[k : k + count], mean[k : k + count], wanted.rows, overlapping.copy(order="C")
+            )
 
-    def _fill(self, out: Floats, rows: dict[str, int], view: Floats) -> Floats:
-        m = len(view)
-        mean: Floats = np.add.reduce(view, axis=0)
+    def _fill(self, out: Floats, mean: Floats, rows: dict[str, int], view: Floats) -> None:
+        """Fill vectors ``(k, stats, C)``, means ``(k, C)`` from windows ``(k, m, C)``, spoilt."""
+        m = view.shape[1]
+        np.add.reduce(view, axis=1, out=mean)
         mean /= m
         if "mean" in rows:
-            out[rows["mean"]] = mean
-        if "std" in rows:
-            centred = view - mean
-            centred *= centred
-            np.sqrt(np.add.reduce(centred, axis=0) / m, out=out[rows["std"]])
-        if "min" in rows:
-            np.minimum.reduce(view, axis=0, out=out[rows["min"]])
-        if "max" in rows:
-            np.maximum.reduce(view, axis=0, out=out[rows["max"]])
+            out[:, rows["mean"]] = mean
+        low = high = None
+        if rows.keys() & {"min", "peak", "crest"}:
+            low = np.minimum.reduce(view, axis=1)
+        if rows.keys() & {"max", "peak", "crest"}:
+            high = np.maximum.reduce(view, axis=1)
+        if rows.keys() <= {"mean", "min", "max"}:
+            _extremes(out, rows, low, high, None)
+            return
+        view -= mean[:, None, :]
         if "slope" in rows:
             # Centred first: the weights sum to zero only up to rounding, times the offset.
-            out[rows["slope"]] = self._slope_weights(m) @ (view - mean)
-        return mean
+            out[:, rows["slope"]] = np.add.reduce(view * self._slope_weights(m), axis=1)
+        square = view * view
+        variance = np.add.reduce(square, axis=1)
+        variance /= m
+        if "std" in rows:
+            np.sqrt(variance, out=out[:, rows["std"]])
+        rms = np.sqrt(variance + mean * mean) if rows.keys() & {"rms", "crest"} else None
+        if rms is not None and "rms" in rows:
+            out[:, rows["rms"]] = rms
+        _extremes(out, rows, low, high, rms)
+        if rows.keys() & {"skew", "kurt"}:
+            flat = variance <= _FLAT * (mean * mean)
+            some = np.where(flat, 1.0, variance)
+            if "skew" in rows:
+                view *= square
+                third = np.add.reduce(view, axis=1) / m
+                out[:, rows["skew"]] = np.where(flat, 0.0, third / (some * np.sqrt(some)))
+            if "kurt" in rows:
+                square *= square
+                fourth = np.add.reduce(square, axis=1) / m
+                out[:, rows["kurt"]] = np.where(flat, 0.0, fourth / (some * some))
 
     def _fill_gaps(self, out: Floats, rows: dict[str, int], view: Floats) -> Floats:
         ok = ~np.isnan(view)
@@ -200,27 +312,42 @@ class Window:
         mean: Floats = np.add.reduce(np.where(ok, view, 0.0), axis=0) / some
         mean[count == 0] = np.nan
         centred = np.where(ok, view - mean, 0.0)
-        filled = {"mean": mean}
-        if "std" in rows:
-            filled["std"] = np.sqrt(np.add.reduce(centred**2, axis=0) / some)
-        if "min" in rows:
-            filled["min"] = np.minimum.reduce(np.where(ok, view, np.inf), axis=0)
-        if "max" in rows:
-            filled["max"] = np.maximum.reduce(np.where(ok, view, -np.inf), axis=0)
-        if "slope" in rows:
-            k = np.where(ok, np.arange(len(view), dtype=float)[:, None], 0.0)
-            k = np.where(ok, k - np.add.reduce(k, axis=0) / some, 0.0)
-            energy = np.add.reduce(k * k, axis=0)
-            filled["slope"] = np.add.reduce(k * centred, axis=0) / np.where(energy > 0, energy, 1.0)
+        variance = np.add.reduce(centred**2, axis=0) / some
+        low = np.minimum.reduce(np.where(ok, view, np.inf), axis=0)
+        high = np.maximum.reduce(np.where(ok, view, -np.inf), axis=0)
+        peak = np.where(count > 0, np.maximum(np.abs(low), np.abs(high)), 0.0)
+        rms = np.sqrt(variance + np.where(count > 0, mean, 0.0) ** 2)
+        flat = variance <= _FLAT * np.where(count > 0, mean, 0.0) ** 2
+        spread = np.where(flat, 1.0, variance)
+        k = np.where(ok, np.arange(len(view), dtype=float)[:, None], 0.0)
+        k = np.where(ok, k - np.add.reduce(k, axis=0) / some, 0.0)
+        energy = np.add.reduce(k * k, axis=0)
+        filled = {
+            "mean": mean,
+            "std": np.sqrt(variance),
+            "rms": rms,
+            "min": low,
+            "max": high,
+            "peak": peak,
+            "crest": peak / np.where(rms > 0, rms, np.inf),
+            "skew": np.where(
+                flat, 0.0, np.add.reduce(centred**3, axis=0) / some / (spread * np.sqrt(spread))
+            ),
+            "kurt": np.where(
+                flat, 0.0, np.add.reduce(centred**4, axis=0) / some / (spread * spread)
+            ),
+            "slope": np.add.reduce(k * centred, axis=0) / np.where(energy > 0, energy, 1.0),
+        }
         for kind, row in rows.items():
             out[row] = np.where(count > 0, filled[kind], np.nan)
         return mean
 
     def _slope_weights(self, m: int) -> Floats:
-        """Return the weights of a least-squares slope per row over ``m`` rows."""
+        """Return the weights ``(m, 1)`` of a least-squares slope per row over ``m`` rows."""
         if m not in self._slopes:
             k = np.arange(m) - (m - 1) / 2.0
-            self._slopes[m] = np.asarray(k / (float(k @ k) or 1.0), dtype=np.float64)
+            weights = np.asarray(k / (float(k @ k) or 1.0), dtype=np.float64)
+            self._slopes[m] = weights[:, None]
         return self._slopes[m]
 
     def arrays(self) -> dict[str, np.ndarray]:
@@ -250,3 +377,24 @@ class Window:
 def _mean(sums: Floats) -> Floats:
     count, mean = sums
     return np.where(count > 0, mean, np.nan)
+
+
+_FLAT = 1e-28
+"""Variance over squared mean up to which a window is rounding about one value."""
+
+
+def _extremes(
+    out: Floats, rows: dict[str, int], low: Floats | None, high: Floats | None, rms: Floats | None
+) -> None:
+    """Fill what follows from the least and the largest value of each window."""
+    if low is not None and "min" in rows:
+        out[:, rows["min"]] = low
+    if high is not None and "max" in rows:
+        out[:, rows["max"]] = high
+    if low is None or high is None or not rows.keys() & {"peak", "crest"}:
+        return
+    peak = np.maximum(np.abs(low), np.abs(high))
+    if "peak" in rows:
+        out[:, rows["peak"]] = peak
+    if "crest" in rows and rms is not None:
+        out[:, rows["crest"]] = peak / np.where(rms > 0, rms, np.inf)

@@ -39,6 +39,11 @@ STATS = (
     "mean_all",
     "dev_7",
     "mean_9",
+    "rms_5",
+    "peak_5",
+    "crest_8",
+    "skew_8",
+    "kurt_8",
 )
 
 # -- batches ---------------------------------------------------------------------------------------
@@ -266,9 +271,22 @@ def reference(rows: list[float], hop: int, stat: str) -> float:
         middle = sum(k for k, _ in pairs) / len(pairs)
         energy = sum((k - middle) ** 2 for k, _ in pairs)
         return sum((k - middle) * (v - mean) for k, v in pairs) / energy if energy else 0.0
-    if kind == "std":
-        return float(np.sqrt(sum((v - mean) ** 2 for v in values) / len(values)))
-    return {"mean": mean, "min": min(values), "max": max(values)}[kind]
+    variance, third, fourth = (
+        sum((v - mean) ** k for v in values) / len(values) for k in (2, 3, 4)
+    )
+    rms = np.sqrt(sum(v * v for v in values) / len(values))
+    flat = len(set(values)) == 1
+    return {
+        "mean": mean,
+        "std": np.sqrt(variance),
+        "min": min(values),
+        "max": max(values),
+        "rms": rms,
+        "peak": max(abs(v) for v in values),
+        "crest": max(abs(v) for v in values) / rms,
+        "skew": 0.0 if flat else third / variance**1.5,
+        "kurt": 0.0 if flat else fourth / variance**2,
+    }[kind]
 
 
 def ewma(rows: list[float], a: float) -> float:
@@ -291,11 +309,49 @@ def test_a_statistic_is_what_its_name_says(stat: str, hop: int, gaps: float) -> 
     # Beside mean_4, which is the shortest mean that dev_N compares with the beginning.
     stats = tuple(dict.fromkeys((stat, "mean_4")))
     window = Window(2, stats, hop=hop, warmup=1)
-    vectors = list(window.push(values))
-    assert [row for row, _ in vectors] == list(range(hop - 1, 60, hop))
-    for row, x in vectors:
+    rows, X = window.push(values)
+    assert rows.tolist() == list(range(hop - 1, 60, hop))
+    for row, x in zip(rows, X, strict=True):
         expected = [reference(values[: row + 1, c].tolist(), hop, stat) for c in range(2)]
-        np.testing.assert_allclose(x[:2], expected, rtol=1e-9, atol=1e-9)
+        np.testing.assert_allclose(x[:2], expected, rtol=1e-8, atol=1e-9)
+
+
+@pytest.mark.parametrize("stat", ["std_64", "skew_64", "kurt_64", "slope_64"])
+def test_a_large_offset_costs_no_statistic_its_digits(stat: str) -> None:
+    # Halves and eighths, so that the offset itself rounds nothing away.
+    values = np.round(np.random.default_rng(7).normal(size=(64, 3)) ** 3 * 8) / 8
+    small, large = Window(3, (stat,), hop=64, warmup=1), Window(3, (stat,), hop=64, warmup=1)
+    _, X = small.push(values)
+    _, Y = large.push(values + 1e6)
+    np.testing.assert_allclose(Y, X, rtol=1e-6, atol=1e-9)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    channels=st.sampled_from([1, 2, 8, 24]),
+    hop=st.integers(1, 9),
+    cuts=st.sets(st.integers(1, 299), max_size=40),
+    gaps=st.sampled_from([0.0, 0.002, 0.1]),
+)
+def test_how_rows_are_cut_makes_no_difference_to_the_last_bit(
+    seed: int, channels: int, hop: int, cuts: set[int], gaps: float
+) -> None:
+    rng = np.random.default_rng(seed)
+    values = rng.normal(size=(300, channels)) * 1e3
+    values[rng.random(values.shape) < gaps] = np.nan
+    whole, cut = (Window(channels, STATS, hop=hop, warmup=2) for _ in range(2))
+    rows, X = whole.push(values)
+    found = []
+    for begin, end in pairwise([0, *sorted(cuts), 300]):
+        part, Y = cut.push(values[begin:end])
+        found += [(begin + row, y.tobytes()) for row, y in zip(part.tolist(), Y, strict=True)]
+    assert found == [(row, x.tobytes()) for row, x in zip(rows.tolist(), X, strict=True)]
+
+
+def told(window: Window, values: Floats) -> list[tuple[int, bytes]]:
+    rows, X = window.push(values)
+    return [(row, x.tobytes()) for row, x in zip(rows.tolist(), X, strict=True)]
 
 
 @settings(max_examples=40, deadline=None)
@@ -312,11 +368,11 @@ def test_a_window_taken_back_at_any_point_goes_on_bit_for_bit(
     values = rng.normal(size=(200, 2))
     values[rng.random(values.shape) < 0.05] = np.nan
     whole = Window(2, STATS, hop=hop, warmup=warmup)
-    expected = [(row, x.tobytes()) for row, x in whole.push(values)]
+    expected = told(whole, values)
     first, second = (Window(2, STATS, hop=hop, warmup=warmup) for _ in range(2))
-    vectors = [(row, x.tobytes()) for row, x in first.push(values[:at])]
+    vectors = told(first, values[:at])
     second.restore(first.arrays())
-    vectors += [(row + at, x.tobytes()) for row, x in second.push(values[at:])]
+    vectors += [(row + at, x) for row, x in told(second, values[at:])]
     assert vectors == expected
     assert {n: a.tobytes() for n, a in second.arrays().items()} == {
         n: a.tobytes() for n, a in whole.arrays().items()
@@ -326,10 +382,9 @@ def test_a_window_taken_back_at_any_point_goes_on_bit_for_bit(
 def test_a_new_life_starts_with_an_empty_window() -> None:
     values = np.random.default_rng(1).normal(size=(40, 2))
     used, fresh = (Window(2, STATS, hop=1, warmup=1) for _ in range(2))
-    list(used.push(values + 100.0))
+    used.push(values + 100.0)
     used.reset()
-    for (_, one), (_, other) in zip(used.push(values), fresh.push(values), strict=True):
-        assert np.array_equal(one, other)
+    assert told(used, values) == told(fresh, values)
 
 
 # -- the frame -------------------------------------------------------------------------------------
