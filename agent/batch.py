@@ -32,6 +32,13 @@ class Rows(NamedTuple):
     pos: NDArray[np.int64]
     whole: NDArray[np.bool_]
 
+    def piece(self, start: int, end: int) -> "Rows":
+        """Return some of the rows."""
+        part = slice(start, end)
+        return Rows(
+            self.asset, self.t_ns[part], self.values[part], self.pos[part], self.whole[part]
+        )
+
 
 class Event(NamedTuple):
     """A life event, at its place among the readings."""

@@ -5,11 +5,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from agent.features.regime import Regime
 from contract.arrays import Arrays, Floats
+from contract.features import FeatureSpec
 from contract.models import histogram
 from contract.models.moments import HealthModel, Moments, spread
 from contract.report import Why
-from contract.spec import AssetClass
+from contract.spec import AssetClass, Clustered
 
 HALF = 3.0
 """The smoothed score at which the health index is one half."""
@@ -26,11 +28,23 @@ class Cohort:
 
     def __init__(self, spec: AssetClass) -> None:
         self._spec = spec.health
-        size = len(spec.channels) * len(spec.health_stats)
+        size = len(FeatureSpec.of(spec).columns(spec.health_stats))
         self.moments = Moments.empty(size)
         self.scores: NDArray[np.int64] = np.zeros(histogram.BINS, dtype=np.int64)
         self.model: HealthModel | None = None
         self._solved_at = 0.0
+        self._judge: Judge | None = None
+
+    def judge(self) -> "Judge | None":
+        """Return what judges by what was learnt here; None while that is not enough."""
+        if self._judge is None and self.model is not None:
+            self._judge = Judge(self.model, self.limit())
+        return self._judge
+
+    def count(self, raw: float) -> None:
+        """Count a healthy score."""
+        self.scores[histogram.bin_of(raw)] += 1
+        self._judge = None
 
     def learn(self, Z: Floats) -> None:
         """Learn standardised rows ``(n, F)`` as healthy."""
@@ -44,6 +58,7 @@ class Cohort:
             self.moments, variance=spec.variance, alarm_rate=spec.alarm_rate
         )
         self._solved_at = self.moments.n
+        self._judge = None
 
     def limit(self) -> float:
         """Return the score that healthy vectors exceed at the allowed rate; at least 1."""
@@ -64,6 +79,7 @@ class Cohort:
         self.moments = Moments.from_arrays(arrays, "moments/")
         self.scores = np.array(arrays["scores"], dtype=np.int64)
         self._solved_at = float(arrays["solved_at"])
+        self._judge = None
         self.model = HealthModel.from_arrays(arrays, "model/") if "model/axes" in arrays else None
 
 
@@ -82,94 +98,197 @@ class Judge:
     limit: float
 
 
-@dataclass(frozen=True, slots=True)
 class Judged:
     """What one feature vector says of an asset's health.
 
     Attributes:
         score: smoothed, over the limit; None while the asset's beginning is not known.
-        shares: of each watched column in the newest score ``(F,)``.
-        z: the standardised vector ``(F,)``.
+        z: the standardised vector ``(F,)``, where one was judged.
     """
 
-    score: float | None
-    shares: Floats | None = None
-    z: Floats | None = None
+    __slots__ = ("_model", "score", "z")
+
+    def __init__(
+        self, score: float | None, z: Floats | None = None, model: HealthModel | None = None
+    ) -> None:
+        self.score = score
+        self.z = z
+        self._model = model
+
+    @property
+    def shares(self) -> Floats | None:
+        """Return each watched column's share in the newest score ``(F,)``; found when asked."""
+        return None if self._model is None or self.z is None else self._model.shares(self.z)
 
 
 class AssetHealth:
-    """One asset's own standardisation and smoothed score, over one life."""
+    """One asset's own standardisation and smoothed score, over one life; per operating regime."""
 
     def __init__(self, spec: AssetClass) -> None:
         self._spec = spec.health
-        self._size = len(spec.channels) * len(spec.health_stats)
+        self._size = len(FeatureSpec.of(spec).columns(spec.health_stats))
+        self._regime = Regime(spec.regimes, spec.channel_names) if spec.regimes else None
+        self._regimes = 1 if self._regime is None else self._regime.size
+        self._told_by = [spec.channel_names.index(name) for name in _regime_channels(spec)]
         self.reset()
 
     def reset(self) -> None:
         """Begin a new life."""
-        self._beginning = np.zeros((self._spec.baseline, self._size))
-        self._seen = 0
-        self._mean = np.zeros(self._size)
-        self._scale = np.ones(self._size)
+        count = self._regimes
+        self._beginning = np.zeros((count, self._spec.baseline, self._size))
+        self._seen = np.zeros(count, dtype=np.int64)
+        """Healthy vectors of each regime: gathered up to ``baseline``, then learnt."""
+        self._mean = np.zeros((count, self._size))
+        self._scale = np.ones((count, self._size))
         self._smooth = np.nan
+        self._unsorted = np.zeros((self._spec.baseline, len(self._told_by)))
+        """Rows that tell regimes apart, until there are enough of them to find the regimes."""
+        self._sorted = self._regime is None or not self._regime.fitted_by_data
+        if self._regime is not None:
+            self._regime.reset()
 
-    @property
-    def known(self) -> bool:
-        """Return whether the asset's own beginning is known."""
-        return self._seen >= self._spec.baseline
+    def settled(self) -> bool:
+        """Return whether nothing is learnt from this life any more."""
+        return self._sorted and bool((self._seen >= self._spec.learn).all())
 
-    def push(self, x: Floats, cohort: Cohort, judge: Judge | None) -> Judged:
-        """Judge one vector of watched features ``(F,)``, and learn from it if it is healthy."""
+    def regimes(self, rows: Floats) -> NDArray[np.int64]:
+        """Return the regime of each row ``(n, C)``; -1: not known."""
+        if self._regime is None:
+            return np.zeros(len(rows), dtype=np.int64)
+        return self._regime.of(rows)
+
+    def judge_settled(self, X: Floats, regimes: NDArray[np.int64], judge: Judge) -> list[Judged]:
+        """Judge vectors ``(n, F)`` in their order; learns nothing: see ``settled``.
+
+        The same to the last bit as one by one.
+        """
+        Z, known = self._standardise(X, regimes)
+        scores = (judge.model.score_rows(Z) / judge.limit).tolist()
+        a = self._spec.smoothing
+        smooth = self._smooth
+        judged = []
+        for i, score in enumerate(scores):
+            if known[i]:
+                smooth = score if smooth != smooth else smooth + a * (score - smooth)  # noqa: PLR0124
+                judged.append(Judged(smooth, Z[i], judge.model))
+            else:
+                judged.append(Judged(None if smooth != smooth else smooth))  # noqa: PLR0124
+        self._smooth = smooth
+        return judged
+
+    def push(
+        self, x: Floats, regime: int, row: Floats, cohort: Cohort, judge: Judge | None
+    ) -> Judged:
+        """Judge one vector of watched features ``(F,)``, and learn from it if it is healthy.
+
+        Args:
+            x: the vector.
+            regime: in which the asset is; -1: not known.
+            row: the newest row ``(C,)``, which tells regimes apart.
+            cohort: what the class learns together.
+            judge: what judges; None while there is nothing yet.
+        """
         whole = bool(np.isfinite(x).all())
-        if not self.known:
+        if not self._sorted:
             if whole:
-                self._beginning[self._seen] = x
-                self._seen += 1
-                if self._seen == self._spec.baseline:
-                    self._begin(cohort)
+                self._gather_unsorted(x, row, cohort)
             return Judged(None)
-        z = np.clip((x - self._mean) / self._scale, -1e3, 1e3)
-        if not whole:
-            if np.isfinite(z).sum() * 2 < self._size:
-                return Judged(None if np.isnan(self._smooth) else float(self._smooth))
-            z = np.nan_to_num(z, nan=0.0)  # says nothing of what was not measured
+        smooth = None if np.isnan(self._smooth) else float(self._smooth)
+        if regime < 0:
+            return Judged(smooth)
+        if self._seen[regime] < self._spec.baseline:
+            if whole:
+                self._gather(x, regime, cohort)
+            return Judged(smooth)
         if judge is None:
             return Judged(None)
-        raw, shares = judge.model.score(z)
-        score = raw / judge.limit
-        a = self._spec.smoothing
-        self._smooth = (
-            score if np.isnan(self._smooth) else self._smooth + a * (score - self._smooth)
-        )
-        if whole and self._seen < self._spec.learn:
-            self._seen += 1
+        judged = self.judge_settled(x[None, :], np.array([regime]), judge)[0]
+        if judged.z is not None and whole and self._seen[regime] < self._spec.learn:
+            self._seen[regime] += 1
+            raw = float(judge.model.score_rows(judged.z[None, :])[0])
             # The scores of all vectors but the clearly sick make the limit; what scores as
             # abnormal is not learnt as healthy.
             if self._smooth < HALF:
-                cohort.scores[histogram.bin_of(raw)] += 1
-            if score < 1.0:
-                cohort.learn(z[None, :])
-        return Judged(float(self._smooth), shares, z)
+                cohort.count(raw)
+            if raw < judge.limit:
+                cohort.learn(judged.z[None, :])
+        return judged
 
-    def _begin(self, cohort: Cohort) -> None:
-        own = Moments.of(self._beginning, diagonal=True)
-        self._mean = own.mean
-        self._scale = spread(own.variance(), own.mean)
-        cohort.learn((self._beginning - self._mean) / self._scale)
+    def _standardise(self, X: Floats, regimes: NDArray[np.int64]) -> tuple[Floats, list[bool]]:
+        """Return standardised vectors, and which of them say enough to be judged."""
+        at = np.maximum(regimes, 0)
+        Z = (X - self._mean[at]) / self._scale[at]
+        Z = np.minimum(np.maximum(Z, -1e3), 1e3)
+        known = (regimes >= 0) & (self._seen[at] >= self._spec.baseline)
+        finite = np.isfinite(Z)
+        if not finite.all():
+            known &= finite.sum(axis=1) * 2 >= self._size
+            Z = np.where(finite, Z, 0.0)  # says nothing of what was not measured
+        return Z, known.tolist()
+
+    def _gather_unsorted(self, x: Floats, row: Floats, cohort: Cohort) -> None:
+        telling = row[self._told_by]
+        if not np.isfinite(telling).all() or self._regime is None:
+            return
+        # In the place of the first regime until it is known how many there are.
+        count = int(self._seen[0])
+        self._beginning[0, count] = x
+        self._unsorted[count] = telling
+        self._seen[0] += 1
+        if self._seen[0] < self._spec.baseline:
+            return
+        rows = np.full((len(self._unsorted), self._regime.width), np.nan)
+        rows[:, self._told_by] = self._unsorted
+        self._regime.fit(rows)
+        self._sorted = True
+        vectors = self._beginning[0].copy()
+        self._seen[:] = 0
+        for vector, regime in zip(vectors, self._regime.of(rows).tolist(), strict=True):
+            if regime >= 0:
+                self._gather(vector, regime, cohort)
+
+    def _gather(self, x: Floats, regime: int, cohort: Cohort) -> None:
+        self._beginning[regime, self._seen[regime]] = x
+        self._seen[regime] += 1
+        if self._seen[regime] == self._spec.baseline:
+            own = Moments.of(self._beginning[regime], diagonal=True)
+            self._mean[regime] = own.mean
+            self._scale[regime] = spread(own.variance(), own.mean)
+            cohort.learn((self._beginning[regime] - self._mean[regime]) / self._scale[regime])
 
     def arrays(self) -> dict[str, np.ndarray]:
         """Return the state, in arrays of fixed shape."""
+        found = {} if self._regime is None else self._regime.arrays()
         return {
+            **{f"health/regime/{name}": array for name, array in found.items()},
             "health/beginning": self._beginning.copy(),
             "health/own": np.stack([self._mean, self._scale]),
-            "health/seen": np.array([self._seen, self._smooth]),
+            "health/seen": self._seen.copy(),
+            "health/smooth": np.array([self._smooth, float(self._sorted)]),
+            "health/unsorted": self._unsorted.copy(),
         }
 
     def restore(self, arrays: dict[str, np.ndarray]) -> None:
         """Take back what ``arrays`` returned."""
         self._beginning = np.array(arrays["health/beginning"])
-        self._mean, self._scale = (np.array(row) for row in arrays["health/own"])
-        self._seen, self._smooth = int(arrays["health/seen"][0]), float(arrays["health/seen"][1])
+        self._mean, self._scale = (np.array(part) for part in arrays["health/own"])
+        self._seen = np.array(arrays["health/seen"])
+        self._smooth = float(arrays["health/smooth"][0])
+        self._sorted = bool(arrays["health/smooth"][1])
+        self._unsorted = np.array(arrays["health/unsorted"])
+        if self._regime is not None:
+            prefix = "health/regime/"
+            self._regime.restore(
+                {n.removeprefix(prefix): a for n, a in arrays.items() if n.startswith(prefix)}
+            )
+
+
+def _regime_channels(spec: AssetClass) -> tuple[str, ...]:
+    if spec.regimes is None:
+        return ()
+    return (
+        spec.regimes.channels if isinstance(spec.regimes, Clustered) else tuple(spec.regimes.limits)
+    )
 
 
 def index(score: float, rul_h: float | None, cap_h: float) -> float:
@@ -182,24 +301,32 @@ def index(score: float, rul_h: float | None, cap_h: float) -> float:
     return condition if rul_h is None else min(condition, rul_h / cap_h)
 
 
-def why(judged: Judged, spec: AssetClass, most: int = 3) -> tuple[Why, ...]:
-    """Return the channels behind a score, the largest share first."""
-    if judged.shares is None or judged.z is None:
+def why(judged: Judged, parts: tuple[tuple[str, str], ...], most: int = 3) -> tuple[Why, ...]:
+    """Return the channels behind a score, the largest share first.
+
+    Args:
+        judged: the score.
+        parts: channel and statistic of each watched column.
+        most: channels to name.
+    """
+    shares, z = judged.shares, judged.z
+    if shares is None or z is None:
         return ()
-    shares = judged.shares.reshape(len(spec.health_stats), -1)
-    z = judged.z.reshape(shares.shape)
-    by_channel = shares.sum(axis=0)
-    found = []
-    for c in np.argsort(-by_channel, kind="stable")[:most]:
-        if by_channel[c] < 0.05:
-            break
-        s = int(shares[:, c].argmax())
-        found.append(
-            Why(
-                channel=spec.channels[c].name,
-                share=round(float(by_channel[c]), 3),
-                feature=spec.health_stats[s],
-                sigmas=round(float(z[s, c]), 2),
-            )
+    by_channel: dict[str, float] = {}
+    strongest: dict[str, int] = {}
+    for i, share in enumerate(shares.tolist()):
+        channel = parts[i][0]
+        by_channel[channel] = by_channel.get(channel, 0.0) + share
+        if channel not in strongest or share > shares[strongest[channel]]:
+            strongest[channel] = i
+    largest = sorted(by_channel, key=lambda channel: -by_channel[channel])[:most]
+    return tuple(
+        Why(
+            channel=channel,
+            share=round(by_channel[channel], 3),
+            feature=parts[strongest[channel]][1],
+            sigmas=round(float(z[strongest[channel]]), 2),
         )
-    return tuple(found)
+        for channel in largest
+        if by_channel[channel] >= 0.05
+    )

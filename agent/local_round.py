@@ -16,6 +16,7 @@ from agent.store import open_readonly, read_checkpoint, read_lives
 from contract import VERSION, load_model
 from contract.arrays import Arrays
 from contract.errors import ContractError
+from contract.features import FeatureSpec
 from contract.models.moments import Moments
 from contract.models.ridge import Basis, GramSums, expand, width
 from contract.release import Release
@@ -89,8 +90,8 @@ def _spec(db: sqlite3.Connection, request: Request) -> AssetClass:
 
 
 def _statistics(state: Path, spec: AssetClass, lives: list[Life]) -> Arrays:
-    columns = len(spec.channels) * len(spec.stats)
-    watched = len(spec.channels) * len(spec.health_stats)
+    columns = len(FeatureSpec.of(spec))
+    watched = len(FeatureSpec.of(spec).columns(spec.health_stats))
     basis = Moments.empty(columns, diagonal=True)
     for life in lives:
         basis = basis.merge(Moments.of(life.X, diagonal=True))

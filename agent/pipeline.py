@@ -12,6 +12,7 @@ from typing import Literal, Protocol, get_args
 
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
 from agent import health
 from agent.alerts import AssetAlert
@@ -19,7 +20,7 @@ from agent.batch import Batch, Event, Rows, Swap
 from agent.clean import Ranges, Reason
 from agent.config import AgentConfig
 from agent.features.window import Window
-from agent.frame import Frame
+from agent.frame import Frame, Joined
 from agent.labels import Life
 from agent.prognosis import LocalRul, error_h, predict_one
 from contract.arrays import Arrays, Floats
@@ -80,13 +81,17 @@ class Group:
         spec: of the class.
         cohort: healthy behaviour, as learnt here.
         rul: remaining life, as learnt here.
+        parts: channel and statistic of each column that health watches.
         release: what judges in their place, or None.
     """
 
     def __init__(self, spec: AssetClass, *, sklearn: bool) -> None:
         self.spec = spec
-        self.watched = FeatureSpec.of(spec).columns(spec.health_stats)
-        self.ranges = Ranges(spec.channels)
+        features = FeatureSpec.of(spec)
+        watched = features.columns(spec.health_stats)
+        self._watched = None if watched == list(range(len(features))) else np.array(watched)
+        self.parts = tuple(features.parts[i] for i in watched)
+        self.ranges = Ranges(spec.columns)
         self.cohort = health.Cohort(spec)
         self.rul = LocalRul(spec, sklearn=sklearn)
         self.release: Release | None = None
@@ -102,13 +107,15 @@ class Group:
             limit = health.limit_of(scores.astype(np.int64), self.spec.health.alarm_rate)
             self._released_judge = health.Judge(release.health, limit)
 
+    def watched_of(self, X: Floats) -> Floats:
+        """Return the columns ``(n, F)`` of vectors that the health model watches."""
+        return X if self._watched is None else X[:, self._watched]
+
     def judge(self) -> health.Judge | None:
         """Return what judges health."""
         if self._released_judge is not None:
             return self._released_judge
-        if self.cohort.model is None:
-            return None
-        return health.Judge(self.cohort.model, self.cohort.limit())
+        return self.cohort.judge()
 
     def local_predictor(self) -> tuple[str, Predictor] | None:
         """Return the first remaining-life model learnt here."""
@@ -130,7 +137,7 @@ class Asset:
 
     def __init__(self, name: str, group: Group) -> None:
         spec = group.spec
-        channels = len(spec.channels)
+        channels = len(spec.columns)
         self.name = name
         self.group = group
         self.life = 0
@@ -181,8 +188,51 @@ class Asset:
 
 
 Outcome = Health | Alert
-_Vector = tuple[int, Asset, int, Floats]
-"""Position in the batch, asset, time, feature vector."""
+
+
+class _Run:
+    """Feature vectors of one asset, in the order of time.
+
+    Attributes:
+        asset: which.
+        pos: position in the batch of the message that completed each ``(k,)``.
+        t_ns: k times.
+        X: ``(k, F)``.
+        rows: the newest row of each ``(k, C)``.
+    """
+
+    __slots__ = ("X", "asset", "pos", "rows", "t_ns")
+
+    def __init__(
+        self,
+        asset: Asset,
+        pos: NDArray[np.int64],
+        t_ns: NDArray[np.int64],
+        X: Floats,
+        rows: Floats,
+    ) -> None:
+        self.asset = asset
+        self.pos = pos
+        self.t_ns: list[int] = t_ns.tolist()
+        self.X = X
+        self.rows = rows
+
+    def judged(self) -> list[health.Judged]:
+        """Judge all of an asset that learns nothing any more."""
+        asset = self.asset
+        judge = asset.group.judge()
+        if judge is None:
+            return [health.Judged(None)] * len(self.X)
+        regimes = asset.health.regimes(self.rows)
+        return asset.health.judge_settled(asset.group.watched_of(self.X), regimes, judge)
+
+    def judge_one(self, k: int) -> health.Judged:
+        """Judge one vector, and learn from it."""
+        asset, group = self.asset, self.asset.group
+        row = self.rows[k]
+        regime = int(asset.health.regimes(row[None, :])[0])
+        x = group.watched_of(self.X[k : k + 1])[0]
+        return asset.health.push(x, regime, row, group.cohort, group.judge())
 
 
 class Pipeline:
@@ -238,7 +288,7 @@ class Pipeline:
     def _rows(
         self, rows: list[Rows], done: np.ndarray, before: int | None, outcomes: list[Outcome]
     ) -> None:
-        vectors: list[_Vector] = []
+        runs: list[_Run] = []
         for i, part in enumerate(rows):
             start = int(done[i])
             end = len(part.t_ns)
@@ -246,37 +296,29 @@ class Pipeline:
                 end = int(np.searchsorted(part.pos, before))
             if start < end:
                 done[i] = end
-                piece = slice(start, end)
                 asset = self.asset(part.asset)
-                joined = asset.frame.push(
-                    part.t_ns[piece], part.values[piece], part.pos[piece], part.whole[piece]
-                )
-                self.counts.late += joined.late
-                self.counts.repeated += joined.repeated
-                self.counts.readings += end - start - joined.repeated
-                if len(joined.t_ns):
-                    self._push(asset, joined.t_ns, joined.values, joined.pos, vectors)
-        if len(vectors) > 1:
-            vectors.sort(key=lambda vector: vector[0])
-        for _, asset, t_ns, x in vectors:
-            self._vector(asset, t_ns, x, outcomes)
+                whole = not start and end == len(part.t_ns)
+                self._push(asset, part if whole else part.piece(start, end), runs)
+        self._judge(runs, outcomes)
 
-    def _push(
-        self,
-        asset: Asset,
-        t_ns: np.ndarray,
-        values: Floats,
-        pos: np.ndarray,
-        vectors: list[_Vector],
-    ) -> None:
+    def _push(self, asset: Asset, part: Rows, runs: list[_Run]) -> None:
+        joined = asset.frame.push(part.t_ns, part.values, part.pos, part.whole)
+        self.counts.late += joined.late
+        self.counts.repeated += joined.repeated
+        self.counts.readings += len(part.t_ns) - joined.repeated
+        if len(joined.t_ns):
+            self._take(asset, joined, runs)
+
+    def _take(self, asset: Asset, joined: Joined, runs: list[_Run]) -> None:
         """Clean rows and take them into the window; collect the feature vectors they complete."""
+        values = joined.values
         marks = asset.group.ranges.judge(values)
         if marks is not None:
             self._count_bad(asset, marks)
             values = np.where(marks == Reason.GOOD, values, np.nan)
         rows, X = asset.window.push(values)
-        for row, x in zip(rows.tolist(), X, strict=True):
-            vectors.append((int(pos[row]), asset, int(t_ns[row]), x))
+        if len(rows):
+            runs.append(_Run(asset, joined.pos[rows], joined.t_ns[rows], X, values[rows]))
 
     def _count_bad(self, asset: Asset, marks: np.ndarray) -> None:
         names = asset.group.spec.channel_names
@@ -288,21 +330,46 @@ class Pipeline:
                 count = int((marks[:, c] == reason).sum())
                 self.counts.bad[key] = self.counts.bad.get(key, 0) + count
 
-    def _vector(self, asset: Asset, t_ns: int, x: Floats, outcomes: list[Outcome]) -> None:
-        group = asset.group
+    def _judge(self, runs: list[_Run], outcomes: list[Outcome]) -> None:
+        """Judge the vectors of all runs, and speak of them in the order of their completion."""
+        if all(run.asset.health.settled() for run in runs):
+            # Nothing is learnt, so that it makes no difference which asset comes first.
+            said: list[tuple[int, Outcome]] = []
+            for run in runs:
+                for k, judged in enumerate(run.judged()):
+                    pos = int(run.pos[k])
+                    said += [(pos, outcome) for outcome in self._vector(run, k, judged)]
+            if len(runs) > 1:
+                said.sort(key=lambda pair: pair[0])
+            outcomes += [outcome for _, outcome in said]
+            return
+        # What one asset teaches, the next is judged by: strictly one after the other.
+        order = [(int(pos), run, k) for run in runs for k, pos in enumerate(run.pos)]
+        if len(runs) > 1:
+            order.sort(key=lambda one: one[0])
+        for _, run, k in order:
+            outcomes += self._vector(run, k, run.judge_one(k))
+
+    def _vector(self, run: _Run, k: int, judged: health.Judged) -> list[Outcome]:
+        asset, group, t_ns = run.asset, run.asset.group, run.t_ns[k]
         self.counts.vectors += 1
-        if group.spec.rul and np.isfinite(x).all():
-            self._lives.add(asset.name, asset.life, t_ns, x)
-        judged = asset.health.push(x[group.watched], group.cohort, group.judge())
+        spec = group.spec
+        if spec.rul and np.isfinite(run.X[k]).all():
+            self._lives.add(asset.name, asset.life, t_ns, run.X[k])
+        due = t_ns - asset.told_ns >= self._every_ns
+        rul_h: float | None = None
         predictor = group.predictor()
-        rul_h = None if predictor is None else predict_one(predictor[1], x)
+        if predictor is not None and (due or spec.alert_rul_h):
+            rul_h = predict_one(predictor[1], run.X[k])
         change: Literal["raised", "returned", ""] = ""
         if judged.score is not None:
             change = asset.alert.push(t_ns, judged.score, rul_h)
-        due = t_ns - asset.told_ns >= self._every_ns if self._every_ns else True
         if not due and not change:
-            return
-        report = self._health(asset, t_ns, x, judged, predictor, rul_h)
+            return []
+        if predictor is not None and not due and not spec.alert_rul_h:
+            rul_h = predict_one(predictor[1], run.X[k])
+        report = self._health(asset, t_ns, run.X[k], judged, predictor, rul_h)
+        outcomes: list[Outcome] = []
         if due:
             asset.told_ns = t_ns
             outcomes.append(report)
@@ -316,9 +383,10 @@ class Pipeline:
                     score=judged.score or 0.0,
                     rul_h=report.rul_h,
                     judged_by=report.judged_by,
-                    reasons=health.why(judged, group.spec),
+                    reasons=health.why(judged, group.parts),
                 )
             )
+        return outcomes
 
     def _health(
         self,
@@ -350,7 +418,7 @@ class Pipeline:
             judged_by=group.release.version if group.release else 0,
             rul_model=predictor[0] if predictor else "",
             life=asset.life,
-            why=health.why(judged, group.spec) if score is not None and score > 0.7 else (),
+            why=health.why(judged, group.parts) if score is not None and score > 0.7 else (),
         )
 
     def _event(self, event: Event, outcomes: list[Outcome]) -> None:
@@ -361,12 +429,11 @@ class Pipeline:
         self.counts.events += 1
         open_row = asset.frame.flush()
         if open_row is not None:
-            vectors: list[_Vector] = []
+            runs: list[_Run] = []
             t_ns, row = open_row
-            one = np.array([t_ns]), row[None, :], np.array([event.pos])
-            self._push(asset, *one, vectors)
-            for _, _, at_ns, x in vectors:
-                self._vector(asset, at_ns, x, outcomes)
+            at = np.array([event.pos])
+            self._take(asset, Joined(np.array([t_ns]), row[None, :], at, 0, 0), runs)
+            self._judge(runs, outcomes)
         if asset.alert.end():
             outcomes.append(
                 asset.alert.report(

@@ -7,7 +7,7 @@ from contract.spec import AssetClass
 
 @dataclass(frozen=True, slots=True)
 class FeatureSpec:
-    """The columns of a feature vector: statistic by statistic, each over all channels.
+    """The columns of a feature vector: statistic by statistic over all channels, then functions.
 
     >>> from contract.spec import Channel
     >>> pump = AssetClass("pump", (Channel("flow", "m3/h"), Channel("speed", "rpm")),
@@ -18,21 +18,37 @@ class FeatureSpec:
 
     channels: tuple[str, ...]
     stats: tuple[str, ...]
+    functions: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, asset_class: AssetClass) -> "FeatureSpec":
         """Return the features of an asset class."""
-        return cls(asset_class.channel_names, asset_class.stats)
+        functions = tuple(function.name for function in asset_class.functions)
+        return cls(asset_class.channel_names, asset_class.stats, functions)
+
+    @property
+    def parts(self) -> tuple[tuple[str, str], ...]:
+        """Return channel and statistic per column; of a function its name, twice."""
+        rolling = tuple((channel, stat) for stat in self.stats for channel in self.channels)
+        return rolling + tuple((name, name) for name in self.functions)
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Return ``channel.statistic`` per column."""
-        return tuple(f"{channel}.{stat}" for stat in self.stats for channel in self.channels)
+        """Return ``channel.statistic`` per column, then the functions' names."""
+        rolling = tuple(f"{channel}.{stat}" for stat in self.stats for channel in self.channels)
+        return rolling + self.functions
 
     def __len__(self) -> int:
-        return len(self.channels) * len(self.stats)
+        return len(self.channels) * len(self.stats) + len(self.functions)
 
-    def columns(self, stats: tuple[str, ...]) -> list[int]:
-        """Return the columns of some statistics, in the order of ``stats``."""
+    def columns(self, wanted: tuple[str, ...]) -> list[int]:
+        """Return the columns of some statistics and functions, in the order of ``wanted``."""
         width = len(self.channels)
-        return [self.stats.index(s) * width + c for s in stats for c in range(width)]
+        found = []
+        for name in wanted:
+            if name in self.functions:
+                found.append(len(self.stats) * width + self.functions.index(name))
+            else:
+                at = self.stats.index(name) * width
+                found += range(at, at + width)
+        return found

@@ -8,6 +8,7 @@ import numpy as np
 from contract import npz
 from contract.arrays import Arrays, Floats
 from contract.errors import ContractError
+from contract.features import FeatureSpec
 from contract.models.layers import LayersModel
 from contract.models.moments import HealthModel
 from contract.models.ridge import Basis, RidgeModel, width
@@ -86,8 +87,8 @@ class Release:
     def _check(self) -> None:
         """Refuse what would only fail at the first reading: shapes and numbers."""
         spec = self.manifest.asset_class
-        columns = len(spec.channels) * len(spec.stats)
-        watched = len(spec.channels) * len(spec.health_stats)
+        columns = len(FeatureSpec.of(spec))
+        watched = len(FeatureSpec.of(spec).columns(spec.health_stats))
         for name, array in self.arrays.items():
             # The scale of a column that never moved is infinite, by intent.
             numbers = array[array != np.inf] if name == "basis/scale" else array
@@ -125,7 +126,7 @@ class Release:
         """
         if self.health is None:
             raise ContractError(f"release {self.version} holds no health model")
-        return np.array([self.health.score(z)[0] for z in Z])
+        return self.health.score_rows(Z)
 
     def to_bytes(self) -> bytes:
         """Return the content of a release file."""

@@ -297,7 +297,8 @@ class AssetClass(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     def __post_init__(self) -> None:
         """Refuse what no pipeline could run; msgspec turns this into an error with the path."""
-        names = [c.name for c in (*self.channels, *self.waveforms)]
+        names = [c.name for c in self.channels]
+        names += [wave.name for wave in self.waveforms]
         if not names:
             raise ValueError("an asset class needs at least one channel")
         if len(set(names)) != len(names):
@@ -311,12 +312,34 @@ class AssetClass(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
                 )
         if not self.stats or len(set(self.stats)) != len(self.stats):
             raise ValueError("stats must be named once each, and at least one")
+        functions = [function.name for function in self.functions]
+        if len({*functions, *self.stats}) != len(functions) + len(self.stats):
+            raise ValueError("functions must be named once each, and as no statistic is")
+        for function in self.functions:
+            for name in function.channels:
+                if name not in self.channel_names:
+                    raise ValueError(f"function {function.name!r}: no channel {name!r}")
         for stat in self.health.stats:
-            if stat not in self.stats:
+            if stat not in self.stats and stat not in functions:
                 raise ValueError(f"health watches {stat!r}, which is not among the class's stats")
+        self._check_regimes()
         kinds = [type(model) for model in self.rul]
         if len(set(kinds)) != len(kinds):
             raise ValueError("at most one RUL model of each kind")
+
+    def _check_regimes(self) -> None:
+        if self.regimes is None:
+            return
+        limits = self.regimes.limits if isinstance(self.regimes, Declared) else {}
+        channels = tuple(limits) or getattr(self.regimes, "channels", ())
+        if not channels:
+            raise ValueError("regimes: name the channels that tell them apart")
+        for name in channels:
+            if name not in self.channel_names:
+                raise ValueError(f"regimes: no channel {name!r}")
+        for name, values in limits.items():
+            if not values or list(values) != sorted(set(values)):
+                raise ValueError(f"regimes.limits.{name}: give limits in ascending order")
 
     def _check_waveforms(self) -> None:
         scalars = {channel.name for channel in self.channels}
@@ -348,19 +371,23 @@ class AssetClass(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     @property
     def health_stats(self) -> tuple[str, ...]:
-        """Return the statistics that the health model watches."""
-        return self.health.stats or self.stats
+        """Return the statistics and functions that the health model watches."""
+        return self.health.stats or (*self.stats, *(f.name for f in self.functions))
 
     def features_digest(self) -> str:
         """Return the digest of what the columns of a feature vector mean."""
-        return _digest([[(c.name, c.unit) for c in self.channels], self.stats, self.hop])
+        more = [self.functions, self.waveforms, self.every_s]
+        told = [[(c.name, c.unit) for c in self.channels], self.stats, self.hop]
+        return _digest([*told, *([more] if any(more) else [])])
 
     def digest(self) -> str:
         """Return the digest of all that must agree for two devices' models to be merged.
 
         How soon a device warns, and what it keeps to judge by, is its own affair.
         """
-        health = [self.health_stats, self.health.baseline, self.health.variance]
+        health: list[object] = [self.health_stats, self.health.baseline, self.health.variance]
+        if self.regimes is not None:
+            health.append(self.regimes)
         return _digest([self.name, self.features_digest(), self.cap_h, health, self.rul])
 
 

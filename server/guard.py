@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from contract import VERSION
 from contract.arrays import Arrays, Floats
+from contract.features import FeatureSpec
 from contract.models.histogram import BINS
 from contract.models.ridge import GramSums, width
 from contract.spec import AssetClass, Ridge, Sklearn, rul_name
@@ -54,8 +55,8 @@ def expected(spec: AssetClass, request: Request) -> dict[str, Shape]:
     >>> {name: shape for name, (shape, _) in expected(pump, asked).items()}
     {'ridge/n': (2,), 'ridge/gram': (10,), 'ridge/target': (4,)}
     """  # noqa: E501  # a doctest line
-    features = len(spec.channels) * len(spec.stats)
-    watched = len(spec.channels) * len(spec.health_stats)
+    features = len(FeatureSpec.of(spec))
+    watched = len(FeatureSpec.of(spec).columns(spec.health_stats))
     if request.phase == STATISTICS:
         return {
             "basis/n": ((), FLOAT),

@@ -15,8 +15,11 @@ from numpy.typing import NDArray
 
 from contract.arrays import Floats
 
-AT_ONCE = 32_768
+AT_ONCE = 16_384
 """Values in the windows that are computed together: they stay in the cache of a small processor."""
+
+SIDE_BY_SIDE = 64
+"""Values that one inner loop runs over where there are few channels."""
 
 NONE = np.empty(0, dtype=np.int64)
 
@@ -77,7 +80,7 @@ class Window:
         self._short = min(means, default=1)
         self.length = max([w.length for w in self._wanted] + [self._short, hop, keep])
         self._buffer = np.empty((2 * self.length + max(64, 2 * hop), channels))
-        self._slopes: dict[int, Floats] = {}
+        self._slopes: dict[int, Floats] = {}  # bounded: a window only grows to its length
         self.reset()
 
     def reset(self) -> None:
@@ -187,7 +190,9 @@ class Window:
         """Return, at each end, the index in this life of the last row with a bad value, or -1."""
         offset = self._end - self._count
         begin = max(int(ends[0]) - self.length, 0)
-        bad = np.isnan(self._buffer[begin + offset : int(ends[-1]) + offset]).any(axis=1)
+        bad: NDArray[np.bool_] = np.isnan(
+            self._buffer[begin + offset : int(ends[-1]) + offset]
+        ).any(axis=1)
         index = np.where(bad, np.arange(begin, begin + len(bad)), -1)
         newest: NDArray[np.int64] = np.maximum.accumulate(index)[ends - 1 - begin]
         return newest
@@ -267,28 +272,40 @@ class Window:
 
     def _fill(self, out: Floats, mean: Floats, rows: dict[str, int], view: Floats) -> None:
         """Fill vectors ``(k, stats, C)``, means ``(k, C)`` from windows ``(k, m, C)``, spoilt."""
-        m = view.shape[1]
-        np.add.reduce(view, axis=1, out=mean)
+        k, m, width = view.shape
+        # Several rows beside each other: numpy's loops are over the last axis, and few channels
+        # would leave them short. How many depends on nothing but the window's shape.
+        fold = 1
+        while m % (2 * fold) == 0 and 2 * fold * width <= SIDE_BY_SIDE:
+            fold *= 2
+        wide = view.reshape(k, m // fold, fold * width)
+
+        def join(sums: Floats) -> Floats:
+            joined: Floats = np.einsum("kfc->kc", sums.reshape(k, fold, width))
+            return joined
+
+        mean[:] = join(np.einsum("kmc->kc", wide))
         mean /= m
         if "mean" in rows:
             out[:, rows["mean"]] = mean
         low = high = None
         if rows.keys() & {"min", "peak", "crest"}:
-            low = np.minimum.reduce(view, axis=1)
+            low = np.minimum.reduce(wide, axis=1).reshape(k, fold, width).min(axis=1)
         if rows.keys() & {"max", "peak", "crest"}:
-            high = np.maximum.reduce(view, axis=1)
+            high = np.maximum.reduce(wide, axis=1).reshape(k, fold, width).max(axis=1)
         if rows.keys() <= {"mean", "min", "max"}:
             _extremes(out, rows, low, high, None)
             return
-        view -= mean[:, None, :]
+        wide -= np.tile(mean, fold)[:, None, :]
         if "slope" in rows:
             # Centred first: the weights sum to zero only up to rounding, times the offset.
-            out[:, rows["slope"]] = np.add.reduce(view * self._slope_weights(m), axis=1)
-        square = view * view
-        variance = np.add.reduce(square, axis=1)
+            weights = self._slope_weights(m, fold)
+            out[:, rows["slope"]] = join(np.einsum("kmc,mc->kc", wide, weights))
+        square = wide * wide
+        variance = join(np.einsum("kmc->kc", square))
         variance /= m
         if "std" in rows:
-            np.sqrt(variance, out=out[:, rows["std"]])
+            out[:, rows["std"]] = np.sqrt(variance)
         rms = np.sqrt(variance + mean * mean) if rows.keys() & {"rms", "crest"} else None
         if rms is not None and "rms" in rows:
             out[:, rows["rms"]] = rms
@@ -297,12 +314,10 @@ class Window:
             flat = variance <= _FLAT * (mean * mean)
             some = np.where(flat, 1.0, variance)
             if "skew" in rows:
-                view *= square
-                third = np.add.reduce(view, axis=1) / m
+                third = join(np.einsum("kmc,kmc->kc", square, wide)) / m
                 out[:, rows["skew"]] = np.where(flat, 0.0, third / (some * np.sqrt(some)))
             if "kurt" in rows:
-                square *= square
-                fourth = np.add.reduce(square, axis=1) / m
+                fourth = join(np.einsum("kmc,kmc->kc", square, square)) / m
                 out[:, rows["kurt"]] = np.where(flat, 0.0, fourth / (some * some))
 
     def _fill_gaps(self, out: Floats, rows: dict[str, int], view: Floats) -> Floats:
@@ -342,12 +357,12 @@ class Window:
             out[row] = np.where(count > 0, filled[kind], np.nan)
         return mean
 
-    def _slope_weights(self, m: int) -> Floats:
-        """Return the weights ``(m, 1)`` of a least-squares slope per row over ``m`` rows."""
+    def _slope_weights(self, m: int, fold: int) -> Floats:
+        """Return the weights of a least-squares slope per row over ``m`` rows, per value."""
         if m not in self._slopes:
             k = np.arange(m) - (m - 1) / 2.0
             weights = np.asarray(k / (float(k @ k) or 1.0), dtype=np.float64)
-            self._slopes[m] = weights[:, None]
+            self._slopes[m] = np.repeat(weights, self._channels).reshape(m // fold, -1)
         return self._slopes[m]
 
     def arrays(self) -> dict[str, np.ndarray]:

@@ -164,23 +164,39 @@ class HealthModel:
             prefix + "limits": np.array([self.t2_limit, self.spe_limit]),
         }
 
-    def score(self, z: Floats) -> tuple[float, Floats]:
-        """Score one standardised vector ``(F,)``.
+    def score_rows(self, Z: Floats) -> Floats:
+        """Score standardised rows ``(n, F)``: ``(n,)``.
 
-        Returns:
-            the larger of T² and SPE, each over its limit, as a square root (so that a deviation
-            twice as large scores twice as high), and each column's share of it ``(F,)``: the
-            columns' terms of whichever statistic was larger, negative terms of T² as zero.
+        The larger of T² and SPE, each over its limit, as a square root, so that a deviation twice
+        as large scores twice as high.
+        Each row's score is the same to the last bit whatever rows it is scored with; a product by
+        BLAS would round otherwise for another number of rows.
+        """
+        along = np.einsum("nf,fk->nk", Z, self.axes)
+        residual = Z - np.einsum("nk,fk->nf", along, self.axes)
+        t2 = np.einsum("nk,nk->n", along, along / self.variances)
+        spe = np.einsum("nf,nf->n", residual, residual)
+        worse: Floats = np.sqrt(np.maximum(t2 / self.t2_limit, spe / self.spe_limit))
+        return worse
+
+    def score(self, z: Floats) -> tuple[float, Floats]:
+        """Score one standardised vector ``(F,)``; returns ``score_rows`` and ``shares`` of it."""
+        return float(self.score_rows(z[None, :])[0]), self.shares(z)
+
+    def shares(self, z: Floats) -> Floats:
+        """Return each column's share of the score of a vector ``(F,)``.
+
+        The columns' terms of T² or SPE, whichever is larger over its limit, over their sum;
+        negative terms of T² as zero.
         """
         along = self.axes.T @ z
         weighted = along / self.variances
         residual = z - self.axes @ along
-        t2 = float(along @ weighted) / self.t2_limit
         squared = residual * residual
-        spe = float(squared.sum()) / self.spe_limit
+        t2, spe = float(along @ weighted) / self.t2_limit, float(squared.sum()) / self.spe_limit
         terms = np.maximum(z * (self.axes @ weighted), 0.0) if t2 > spe else squared
         total = terms.sum()
-        return float(np.sqrt(max(t2, spe))), terms / total if total > 0 else terms
+        return terms / total if total > 0 else terms
 
 
 def chi2_quantile(p: float, dof: float) -> float:
