@@ -5,20 +5,27 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 
-from agent.batch import Assembler, Batch, Rejected, Swap
-from agent.config import AgentConfig
-from agent.intake import Intake
+from agent.assemble import Assembler
+from agent.batch import Batch, Rejected, Swap
+from agent.config import AgentConfig, Mqtt
+from agent.intake import Arrival, Intake
 from agent.mqtt import Link
 from agent.pipeline import Outcome, Pipeline
 from agent.publish import Publisher
 from agent.rollout import Rollout, Verdict
+from agent.sources import Source
 from agent.store import Result, Store
 from contract import topics
 from contract.errors import ContractError, RunoutError
 from contract.report import Alert, NodeStatus
+
+if TYPE_CHECKING:
+    from agent.sparkplug.host import Host
+    from agent.sparkplug.schema import Message
 
 log = logging.getLogger("runout.agent")
 
@@ -91,8 +98,9 @@ class Engine:
     def process(self, batch: Batch, rejected: list[Rejected] | None = None) -> list[Outcome]:
         """Journal, judge and commit one batch; after this it may be acknowledged."""
         self.store.begin()
-        self.store.journal(batch.encode())
         outcomes = self.pipeline.process(batch)
+        # Behind the processing, which finds the features of bursts; one transaction all the same.
+        self.store.journal(batch.encode(waveforms=self.config.keep.waveforms))
         if outcomes:
             self.store.add_results([_result(outcome) for outcome in outcomes])
         if rejected:
@@ -158,7 +166,8 @@ class Engine:
             rejected=counts.rejected,
             repeated=counts.repeated,
             late=counts.late,
-            bad=sum(counts.bad.values()),
+            bad=counts.bad,
+            marked=dict(counts.marked),
             assets=len(pipeline.assets),
             lives=counts.lives,
             events=counts.events,
@@ -178,37 +187,107 @@ def run(config: AgentConfig, stopping: Callable[[], bool], intake: Intake) -> No
     """Run until ``stopping`` says so; ``intake.wake`` ends a wait early.
 
     Raises:
-        RunoutError: the network's thread died.
+        ConfigError: a source cannot be opened, and only a person can mend it.
+        RunoutError: the thread of the network or of a source died.
     """
     with ExitStack() as opened:
         engine = Engine(config, opened)
         site, node = config.node.site, config.name
         status_topic = topics.status_topic(site, node)
         gone = _json.encode(NodeStatus(node=node, online=False))
+        assembler = Assembler(config)
         link = Link(
             config.mqtt,
             client_id=f"runout-{site}-{node}",
-            topics=config.mqtt.topics or (topics.subscription(site, node),),
+            filters=assembler.filters,
             will=(status_topic, gone),
-            receive=intake.put,
+            receive=intake.put_all,
         )
         opened.callback(link.close)
+        plant = None
+        if assembler.host is not None:
+            plant = SparkplugLink(
+                config.mqtt, f"runout-{site}-{node}-plant", assembler.host, intake
+            )
+            opened.callback(plant.close)
+        sources: dict[str, Source] = {one.name: one.build() for one in config.source}
         publisher = Publisher(engine.store, link, site, node)
-        _Loop(engine, link, publisher, intake, status_topic).run(stopping)
+        loop = _Loop(engine, assembler, link, plant, sources, publisher, intake, status_topic)
+        for source in sources.values():
+            opened.callback(source.close)
+            source.open(intake.put)
+        loop.run(stopping)
+
+
+class SparkplugLink:
+    """A connection of its own to the broker: a host application has a will of its own."""
+
+    def __init__(self, config: Mqtt, client_id: str, host: "Host", intake: Intake) -> None:
+        self._host = host
+        will = host.will(time.time_ns())
+        self._link = Link(
+            config,
+            client_id=client_id,
+            filters=[(topic, 1) for topic in host.subscriptions()],
+            will=(will.topic, will.payload),
+            # Sparkplug's readings come at QoS 0: none of them is acknowledged, or kept for us.
+            receive=lambda arrivals: intake.put_all([a._replace(token=0) for a in arrivals]),
+            persistent=False,
+        )
+        self._session = 0
+
+    def open(self) -> None:
+        """Start to connect."""
+        self._link.open()
+
+    def tend(self, say: "list[Message]") -> None:
+        """Announce the host on a new connection, and publish what it says."""
+        if self._session != self._link.session and self._link.connected.is_set():
+            self._session = self._link.session
+            say = [self._host.birth(), *say]
+        elif self._session and not self._link.connected.is_set():
+            self._session = 0
+            self._host.lost(time.time_ns())
+            will = self._host.will(time.time_ns())
+            self._link.will(will.topic, will.payload)
+        if say and self._link.connected.is_set():
+            self._link.publish((one.topic, one.payload, one.retain) for one in say)
+
+    def tick(self) -> "list[Message]":
+        """Return what is to be said for what did not come."""
+        return self._host.tick(time.time_ns()).say
+
+    def close(self) -> None:
+        """Say that the host is gone, and disconnect."""
+        if self._link.connected.is_set():
+            last = self._host.death(time.time_ns())
+            self._link.publish([(last.topic, last.payload, last.retain)])
+        self._link.close()
 
 
 class _Loop:
     """The main thread's turn, and what is due at its own times."""
 
     def __init__(
-        self, engine: Engine, link: Link, publisher: Publisher, intake: Intake, status_topic: str
+        self,
+        engine: Engine,
+        assembler: Assembler,
+        link: Link,
+        plant: SparkplugLink | None,
+        sources: dict[str, Source],
+        publisher: Publisher,
+        intake: Intake,
+        status_topic: str,
     ) -> None:
         self._engine = engine
         self._link = link
+        self._plant = plant
+        self._sources = sources
         self._publisher = publisher
         self._intake = intake
         self._status_topic = status_topic
-        self._assembler = Assembler(engine.config)
+        self._assembler = assembler
+        self._more_s = engine.config.keep.wait_ms / 1000
         self._told: NodeStatus | None = None
         self._was_connected = False
 
@@ -216,6 +295,8 @@ class _Loop:
         config = self._engine.config
         checkpointed = told = looked = time.monotonic()
         self._link.open()
+        if self._plant is not None:
+            self._plant.open()
         while not stopping():
             self._turn()
             now = time.monotonic()
@@ -234,17 +315,42 @@ class _Loop:
         self._end()
 
     def _turn(self) -> None:
-        arrivals = self._intake.take(0.1)
+        arrivals = self._intake.take(0.1, self._more_s)
         if arrivals:
             batch, rejected = self._assembler.assemble(arrivals)
-            if batch.rows or batch.events or rejected:
+            if batch.rows or batch.events or batch.shots or rejected:
                 self._engine.process(batch, rejected)
+            if self._sources:
+                arrivals = self._answer(arrivals, rejected)
             self._link.acknowledge([arrival.token for arrival in arrivals])
+        if self._plant is not None:
+            self._plant.tend(self._assembler.say)
+            self._assembler.say = []
         self._publisher.pump()
+
+    def _answer(self, arrivals: list[Arrival], rejected: list[Rejected]) -> list[Arrival]:
+        """Tell each source the fate of its own; return the arrivals of the broker."""
+        why = {message.arrival.token: message.text for message in rejected}
+        fates: dict[str, dict[int, str]] = {}
+        others = []
+        for arrival in arrivals:
+            if not arrival.topic.startswith("source/"):
+                others.append(arrival)
+            elif arrival.token:
+                name = arrival.topic.split("/", 2)[1]
+                fates.setdefault(name, {})[arrival.token] = why.get(arrival.token, "")
+        for name, fate in fates.items():
+            self._sources[name].acknowledge(fate)
+        return others
 
     def _look_around(self) -> None:
         if not self._link.alive:
             raise RunoutError("the network's thread has ended: restart the agent")
+        for name, source in self._sources.items():
+            if not source.alive:
+                raise RunoutError(f"a thread of source {name!r} has ended: restart the agent")
+        if self._plant is not None:
+            self._plant.tend(self._plant.tick())
         self._engine.consider_releases(time.time_ns())
         self._publisher.save()
 
@@ -252,7 +358,7 @@ class _Loop:
         self._was_connected = self._link.connected.is_set()
         status = self._engine.status(online=online)
         if self._was_connected and (status != self._told or not online):
-            self._link.publish(self._status_topic, _json.encode(status), retain=True)
+            self._link.publish([(self._status_topic, _json.encode(status), True)])
             self._told = status
         elif not self._was_connected:
             self._told = None  # tell it again once there is somebody to tell

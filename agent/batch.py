@@ -6,13 +6,9 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from agent.config import AgentConfig
-from agent.decode import json as json_format
 from agent.intake import Arrival
-from contract import topics
 from contract.arrays import Floats
-from contract.errors import DecodeError
-from contract.spec import AssetClass
+from contract.errors import ContractError
 
 
 class Rows(NamedTuple):
@@ -49,6 +45,28 @@ class Event(NamedTuple):
     event: str
 
 
+class Shot(NamedTuple):
+    """A burst of a waveform, at its place among the readings.
+
+    Attributes:
+        pos: index in the batch of the message it came with.
+        asset: which.
+        wave: index of the waveform in the asset's class.
+        t_ns: of the first sample.
+        samples: ``(n,)`` in the class's unit; empty in a journal that keeps no waveforms.
+        speed_rpm: of the machine, as known when it was processed; NaN: not known.
+        features: ``(F,)``, once it was processed.
+    """
+
+    pos: int
+    asset: str
+    wave: int
+    t_ns: int
+    samples: NDArray[np.float32]
+    speed_rpm: float = np.nan
+    features: Floats | None = None
+
+
 class Swap(NamedTuple):
     """A release that begins to judge, or 0: the device's own models again."""
 
@@ -64,24 +82,34 @@ class Batch(NamedTuple):
     events: list[Event]
     rejected: int = 0
     swap: Swap | None = None
+    shots: list[Shot] = []  # noqa: RUF012  # never written to
 
-    def encode(self) -> bytes:
-        """Return the journal's form."""
+    def encode(self, *, waveforms: bool = True) -> bytes:
+        """Return the journal's form; without ``waveforms`` the features of bursts only.
+
+        Raises:
+            ValueError: a burst is to be left out before its features are known.
+        """
         rows = [
             (r.asset, r.t_ns.tobytes(), r.values.tobytes(), r.pos.tobytes(), r.whole.tobytes())
             for r in self.rows
         ]
-        return _encoder.encode((rows, self.events, self.rejected, self.swap))
+        shots = [_shot_out(shot, waveforms=waveforms) for shot in self.shots]
+        return _encoder.encode((rows, self.events, self.rejected, self.swap, shots))
 
     @classmethod
     def decode(cls, body: bytes) -> "Batch":
-        """Read the journal's form."""
-        rows, events, rejected, swap = _decoder.decode(body)
+        """Read the journal's form; raises ``ContractError`` where it is another's."""
+        try:
+            rows, events, rejected, swap, shots = _decoder.decode(body)
+        except msgspec.DecodeError as error:
+            raise ContractError(f"a journalled batch cannot be read: {error}") from error
         return cls(
             [_rows(*row) for row in rows],
             [Event(*event) for event in events],
             rejected,
             None if swap is None else Swap(*swap),
+            [_shot_in(*shot) for shot in shots],
         )
 
 
@@ -92,8 +120,22 @@ _decoder = msgspec.msgpack.Decoder(
         list[tuple[int, str, int, str]],
         int,
         tuple[str, int, str] | None,
+        list[tuple[int, str, int, int, bytes, bytes]],
     ]
 )
+
+
+def _shot_out(shot: Shot, *, waveforms: bool) -> tuple[int, str, int, int, bytes, bytes]:
+    if waveforms:
+        return (*shot[:4], shot.samples.tobytes(), b"")
+    if shot.features is None:
+        raise ValueError("a burst can be left out of the journal only once its features are known")
+    return (*shot[:4], b"", shot.features.tobytes())
+
+
+def _shot_in(pos: int, asset: str, wave: int, t_ns: int, samples: bytes, features: bytes) -> Shot:
+    found = np.frombuffer(features) if features else None
+    return Shot(pos, asset, wave, t_ns, np.frombuffer(samples, dtype=np.float32), features=found)
 
 
 def _rows(asset: str, t: bytes, values: bytes, pos: bytes, whole: bytes) -> Rows:
@@ -107,184 +149,9 @@ def _rows(asset: str, t: bytes, values: bytes, pos: bytes, whole: bytes) -> Rows
     )
 
 
-class _Gathered:
-    """The readings of one asset while a batch is put together."""
-
-    __slots__ = ("channels", "empty", "order", "pos", "t", "values", "whole")
-
-    def __init__(self, asset_class: AssetClass) -> None:
-        self.channels = {name: i for i, name in enumerate(asset_class.channel_names)}
-        self.order = tuple(self.channels)
-        self.empty: list[float | None] = [None] * len(self.order)
-        self.t: list[int] = []
-        self.values: list[float | None] = []
-        self.pos: list[int] = []
-        self.whole: list[bool] = []
-
-
 class Rejected(NamedTuple):
     """A message that could not be used, and why."""
 
     arrival: Arrival
     reason: str
     text: str
-
-
-class Assembler:
-    """Puts batches together from what arrived; what cannot be used is told, never dropped unsaid.
-
-    Attributes:
-        unknown_channels: how often a row named a channel its class does not have, per name.
-    """
-
-    def __init__(self, config: AgentConfig) -> None:
-        self._config = config
-        self._future_ns = round(config.limits.future_s * 1e9)
-        self._classes: dict[str, AssetClass | None] = {}
-        self._targets: dict[str, tuple[str, str] | DecodeError] = {}
-        self.unknown_channels: dict[str, int] = {}
-
-    def assemble(self, arrivals: list[Arrival]) -> tuple[Batch, list[Rejected]]:
-        """Decode messages into a batch, and name those that could not be."""
-        gathered: dict[str, _Gathered] = {}
-        events: list[Event] = []
-        rejected: list[Rejected] = []
-        for pos, arrival in enumerate(arrivals):
-            try:
-                asset, leaf = self._target(arrival.topic)
-                if leaf == topics.EVENT:
-                    t_ns, event = json_format.decode_event(arrival.payload, arrival.at_ns)
-                    self._check_time(t_ns, arrival.at_ns)
-                    events.append(Event(pos, asset, t_ns, event.event))
-                elif leaf not in topics.RESULTS:  # our own words, come back to us
-                    self._add(gathered, asset, leaf, arrival, pos)
-            except DecodeError as error:
-                rejected.append(Rejected(arrival, error.reason, str(error)))
-        rows = [
-            Rows(
-                asset,
-                np.array(g.t, dtype=np.int64),
-                np.array(g.values, dtype=np.float64).reshape(len(g.t), -1),
-                np.array(g.pos, dtype=np.int64),
-                np.array(g.whole, dtype=np.bool_),
-            )
-            for asset, g in gathered.items()
-        ]
-        return Batch(rows, events, len(rejected)), rejected
-
-    def class_of(self, asset: str) -> AssetClass | None:
-        """Return the class of an asset, remembered."""
-        if asset not in self._classes:
-            self._classes[asset] = self._config.class_of(asset)
-        return self._classes[asset]
-
-    def _target(self, topic: str) -> tuple[str, str]:
-        """Return asset and leaf of a topic; what a topic means is found out once."""
-        target = self._targets.get(topic)
-        if target is None:
-            target = self._resolve(topic)
-            if len(self._targets) < 100_000:
-                self._targets[topic] = target
-        if isinstance(target, DecodeError):
-            raise target
-        return target
-
-    def _resolve(self, topic: str) -> tuple[str, str] | DecodeError:
-        try:
-            parsed = topics.parse(topic)
-        except DecodeError as error:
-            return error
-        asset_class = self.class_of(parsed.asset)
-        if asset_class is None:
-            del self._classes[parsed.asset]  # or anybody's inventions would pile up
-            return DecodeError(
-                "asset", f"asset {parsed.asset!r} matches no pattern of [assets] in the config"
-            )
-        known = len([c for c in self._classes.values() if c is not None])
-        if known > self._config.limits.assets:
-            del self._classes[parsed.asset]
-            return DecodeError(
-                "asset",
-                f"asset {parsed.asset!r}: over limits.assets = {self._config.limits.assets}",
-            )
-        leaf = parsed.leaf
-        if leaf not in topics.RESERVED and leaf not in asset_class.channel_names:
-            return DecodeError(
-                "channel",
-                f"asset class {asset_class.name!r} has no channel {leaf!r}; "
-                f"it has {', '.join(asset_class.channel_names)}",
-            )
-        if leaf in topics.RESERVED - {topics.READINGS, topics.EVENT} - topics.RESULTS:
-            return DecodeError("topic", f"nothing is read from {leaf!r} topics")
-        return parsed.asset, leaf
-
-    def _check_time(self, t_ns: int, at_ns: int) -> None:
-        if t_ns > at_ns + self._future_ns:
-            ahead = (t_ns - at_ns) / 1e9
-            raise DecodeError(
-                "future", f"time is {ahead:.0f} s ahead of this device's clock; set either clock"
-            )
-        if t_ns <= -(2**62):
-            raise DecodeError("time", "time is out of range")
-
-    def _add(
-        self,
-        gathered: dict[str, _Gathered],
-        asset: str,
-        leaf: str,
-        arrival: Arrival,
-        pos: int,
-    ) -> None:
-        g = gathered.get(asset)
-        if g is None:
-            asset_class = self._classes[asset]
-            if asset_class is None:
-                raise DecodeError("asset", f"asset {asset!r} has no class")
-            g = _Gathered(asset_class)
-        pairs = json_format.decode(arrival.payload, arrival.at_ns)
-        if not pairs:
-            raise DecodeError("empty", "there is no reading in it")
-        # All of a message or nothing of it: it is checked before it is added.
-        times = [t for t, _ in pairs]
-        self._check_time(max(times), arrival.at_ns)
-        self._check_time(min(times), arrival.at_ns)
-        if leaf == topics.READINGS:
-            rows = [self._row(g, value) for _, value in pairs]
-            for row in rows:
-                g.values += row
-        elif len(g.order) == 1:
-            if any(isinstance(value, dict) for _, value in pairs):
-                raise DecodeError("type", "a table of channels belongs on the readings topic")
-            g.values += [value for _, value in pairs]  # type: ignore[misc]  # no dict among them
-        else:
-            column = g.channels[leaf]
-            for _, value in pairs:
-                if isinstance(value, dict):
-                    raise DecodeError("type", "a table of channels belongs on the readings topic")
-            for _, value in pairs:
-                row = g.empty.copy()
-                row[column] = value  # type: ignore[assignment]  # see above
-                g.values += row
-        gathered[asset] = g
-        g.t += times
-        g.pos += [pos] * len(pairs)
-        g.whole += [leaf == topics.READINGS or len(g.order) == 1] * len(pairs)
-
-    def _row(
-        self, g: _Gathered, value: float | None | dict[str, float | None]
-    ) -> list[float | None]:
-        if not isinstance(value, dict):
-            raise DecodeError(
-                "type", 'a reading of several channels is {"t": ..., "v": {"channel": number}}'
-            )
-        row = [value.get(name) for name in g.order]
-        if len(value) != len(g.order) or value.keys() != g.channels.keys():
-            unknown = [name for name in value if name not in g.channels]
-            if len(unknown) == len(value):
-                raise DecodeError(
-                    "channel", f"none of {unknown[:5]} is a channel; there are {', '.join(g.order)}"
-                )
-            for name in unknown:
-                if name in self.unknown_channels or len(self.unknown_channels) < 1000:
-                    self.unknown_channels[name] = self.unknown_channels.get(name, 0) + 1
-        return row

@@ -4,11 +4,12 @@ import fnmatch
 import socket
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 
-from contract import topics
+from agent.sources import SourceConfig
+from contract import topics, units
 from contract.config import is_loopback, load_toml
 from contract.errors import ConfigError
 from contract.spec import AssetClass
@@ -40,13 +41,71 @@ class Tls(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     key: str = ""
 
 
+class Subscription(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Topics that others laid out, and what is read from them.
+
+    Attributes:
+        topic: a filter; a level may be ``{asset}`` or ``{channel}`` in place of ``+``.
+        format: of what is published there; ``auto``: found by its content.
+        asset: where the topic does not bear it.
+        channel: where neither topic nor payload bear it.
+        unit: of the values, where it is not the one that the asset class declares.
+        columns: of CSV lines and COBS records.
+        time: the column that bears the time.
+        qos: 0: what the broker cannot deliver at once is lost.
+    """
+
+    topic: str
+    format: Literal[
+        "auto", "json", "lines", "senml+json", "senml+cbor", "csv", "cobs", "waveform"
+    ] = "auto"
+    asset: str = ""
+    channel: str = ""
+    unit: str = ""
+    columns: tuple[str, ...] = ()
+    time: str = ""
+    qos: Literal[0, 1] = 1
+
+    def __post_init__(self) -> None:
+        """Refuse what no topic could be; msgspec turns this into an error with the path."""
+        levels = self.topic.split("/")
+        named = [level for level in levels if level.startswith("{")]
+        if set(named) - {"{asset}", "{channel}"} or len(set(named)) != len(named):
+            raise ValueError(f"topic {self.topic!r}: levels have names {{asset}} and {{channel}}")
+        for i, level in enumerate(levels):
+            if (level not in {"+", *named} and any(c in level for c in "+{}")) or (
+                "#" in level and (level != "#" or i < len(levels) - 1)
+            ):
+                raise ValueError(f"topic {self.topic!r} is no topic filter at {level!r}")
+        if not self.topic or (not self.columns and self.format in {"csv", "cobs"}):
+            raise ValueError(f"topic {self.topic!r}: {self.format} needs columns")
+
+
+class Sparkplug(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Sparkplug B: the agent is a primary host application to some groups of edge nodes.
+
+    Attributes:
+        host_id: of this host, on its STATE topic.
+        groups: that it listens to; "+": all.
+        asset: name of a device's asset, of ``{group}``, ``{node}`` and ``{device}``.
+    """
+
+    host_id: str = "runout"
+    groups: Annotated[tuple[str, ...], msgspec.Meta(min_length=1)] = ("+",)
+    asset: str = "{device}"
+
+
 class Mqtt(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The broker that readings come from and results go to.
 
     Attributes:
         host: of the broker.
         port: of the broker.
-        topics: patterns to subscribe to; empty: everything said of this node's assets.
+        version: of the protocol: ``3.1.1`` or ``5``.
+        topics: patterns in Runout's own layout to subscribe to; empty: everything said of this
+            node's assets.
+        subscribe: other layouts.
+        sparkplug: listen to Sparkplug B edge nodes, too.
         username: where the broker asks for one.
         password_file: holds the password, on its first line.
         tls: needed beyond loopback, unless ``insecure`` says that the network is trusted.
@@ -56,7 +115,10 @@ class Mqtt(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     host: str = "127.0.0.1"
     port: Port = 1883
+    version: Literal["3.1.1", "5"] = "3.1.1"
     topics: tuple[str, ...] = ()
+    subscribe: tuple[Subscription, ...] = ()
+    sparkplug: Sparkplug | None = None
     username: str = ""
     password_file: str = ""
     tls: Tls | None = None
@@ -73,6 +135,9 @@ class Keep(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         journal_mb: of readings, kept behind the checkpoint.
         results: health reports and alerts kept.
         lives: finished lives kept per asset class.
+        waveforms: keep bursts in the journal; False: their features only, so that an alert shows
+            no waveform.
+        wait_ms: after the first message of a batch, so that more of them share its commit; 0: none.
     """
 
     power_loss_safe: bool = True
@@ -80,6 +145,8 @@ class Keep(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     journal_mb: Positive = 64.0
     results: Count = 100_000
     lives: Count = 500
+    waveforms: bool = True
+    wait_ms: Annotated[float, msgspec.Meta(ge=0, le=1000)] = 0.0
 
 
 class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -115,11 +182,12 @@ class Report(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How often health is told.
 
     Attributes:
-        health_every_s: of data time, per asset; 0: at each feature vector.
+        health_every_s: of data time, per asset, at least from one report to the next; alerts come
+            at once; 0: at each feature vector.
         status_s: seconds between status messages while there is something to say.
     """
 
-    health_every_s: Annotated[float, msgspec.Meta(ge=0)] = 0.0
+    health_every_s: Annotated[float, msgspec.Meta(ge=0)] = 1.0
     status_s: Positive = 0.2
 
 
@@ -143,6 +211,9 @@ class AgentConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Everything; see ``configs/agent.toml`` for a commented example.
 
     Attributes:
+        source: where readings come from beside MQTT.
+        functions: folder of Python files whose functions an asset class may name.
+        facts: CSV file of slow facts, a row per asset: see ``agent.facts``.
         asset_class: the cohorts of this device.
         assets: asset name patterns to class names, first match wins; empty: all of the only class.
     """
@@ -150,6 +221,9 @@ class AgentConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     asset_class: Annotated[tuple[AssetClass, ...], msgspec.Meta(min_length=1)]
     node: Node = Node()
     mqtt: Mqtt = Mqtt()
+    source: tuple[SourceConfig, ...] = ()
+    functions: str = ""
+    facts: str = ""
     assets: dict[str, str] = {}
     keep: Keep = Keep()
     limits: Limits = Limits()
@@ -200,19 +274,35 @@ def _problem(config: AgentConfig) -> str:
         topics.check_name(config.node.site, "node.site")
         for asset_class in config.asset_class:
             topics.check_name(asset_class.name, "asset_class.name")
-            for channel in asset_class.channel_names:
-                topics.check_name(channel, f"asset_class {asset_class.name}: channel")
-                if channel in topics.RESERVED:
-                    return f"asset_class {asset_class.name}: {channel!r} is a reserved topic level"
+            measured = [(channel.name, channel.unit) for channel in asset_class.channels]
+            measured += [(wave.name, wave.unit) for wave in asset_class.waveforms]
+            for name, unit in measured:
+                place = f"asset_class {asset_class.name}: channel {name!r}"
+                topics.check_name(name, f"asset_class {asset_class.name}: channel")
+                if name in topics.RESERVED:
+                    return f"{place} is a reserved topic level"
+                try:
+                    units.check(unit)
+                except ValueError as error:
+                    return f"{place}: {error}"
     except ValueError as error:
         return str(error)
+    sources = [source.name for source in config.source]
+    if len(set(sources)) != len(sources):
+        return "source: a name stands twice; give each source a name of its own"
+    if any(c.functions for c in config.asset_class) and not Path(config.functions or "?").is_dir():
+        return f"functions: {config.functions!r} is not the folder that holds the functions"
     mqtt = config.mqtt
     if mqtt.tls is None and not mqtt.insecure and not is_loopback(mqtt.host):
         return (
             f"mqtt.host: {mqtt.host!r} is beyond loopback: give [mqtt.tls] ca, or say "
             "insecure = true if the network is trusted"
         )
-    files = [("mqtt.password_file", mqtt.password_file), ("federation.ca", config.federation.ca)]
+    files = [
+        ("facts", config.facts),
+        ("mqtt.password_file", mqtt.password_file),
+        ("federation.ca", config.federation.ca),
+    ]
     files.append(("federation.key", config.federation.key))
     if mqtt.tls:
         files += [

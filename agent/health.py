@@ -5,13 +5,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from agent.features.regime import Regime
+from agent.features.regime import UNKNOWN, Regime
 from contract.arrays import Arrays, Floats
 from contract.features import FeatureSpec
 from contract.models import histogram
 from contract.models.moments import HealthModel, Moments, spread
 from contract.report import Why
-from contract.spec import AssetClass, Clustered
+from contract.spec import AssetClass
 
 HALF = 3.0
 """The smoothed score at which the health index is one half."""
@@ -122,14 +122,19 @@ class Judged:
 
 
 class AssetHealth:
-    """One asset's own standardisation and smoothed score, over one life; per operating regime."""
+    """One asset's own standardisation and smoothed score, over one life; per operating regime.
+
+    A vector is of a regime once that has stood for as long as the vector looks back: what mixes two
+    regimes is judged by neither.
+    """
 
     def __init__(self, spec: AssetClass) -> None:
         self._spec = spec.health
         self._size = len(FeatureSpec.of(spec).columns(spec.health_stats))
         self._regime = Regime(spec.regimes, spec.channel_names) if spec.regimes else None
         self._regimes = 1 if self._regime is None else self._regime.size
-        self._told_by = [spec.channel_names.index(name) for name in _regime_channels(spec)]
+        self._width = len(spec.columns)
+        self._span = -(-_longest(spec) // spec.hop)
         self.reset()
 
     def reset(self) -> None:
@@ -141,69 +146,58 @@ class AssetHealth:
         self._mean = np.zeros((count, self._size))
         self._scale = np.ones((count, self._size))
         self._smooth = np.nan
-        self._unsorted = np.zeros((self._spec.baseline, len(self._told_by)))
+        self._label, self._stood = int(UNKNOWN), 0
+        self._unsorted = np.zeros((self._spec.baseline, self._width if self._regime else 0))
         """Rows that tell regimes apart, until there are enough of them to find the regimes."""
-        self._sorted = self._regime is None or not self._regime.fitted_by_data
         if self._regime is not None:
             self._regime.reset()
 
     def settled(self) -> bool:
         """Return whether nothing is learnt from this life any more."""
-        return self._sorted and bool((self._seen >= self._spec.learn).all())
-
-    def regimes(self, rows: Floats) -> NDArray[np.int64]:
-        """Return the regime of each row ``(n, C)``; -1: not known."""
         if self._regime is None:
-            return np.zeros(len(rows), dtype=np.int64)
-        return self._regime.of(rows)
+            return bool(self._seen[0] >= self._spec.learn)
+        found = self._regime.found
+        return found > 0 and bool((self._seen[:found] >= self._spec.learn).all())
 
-    def judge_settled(self, X: Floats, regimes: NDArray[np.int64], judge: Judge) -> list[Judged]:
-        """Judge vectors ``(n, F)`` in their order; learns nothing: see ``settled``.
+    def judge_settled(self, X: Floats, rows: Floats, judge: Judge | None) -> list[Judged]:
+        """Judge vectors ``(n, F)`` with their newest rows ``(n, C)``; see ``settled``.
 
         The same to the last bit as one by one.
         """
-        Z, known = self._standardise(X, regimes)
-        scores = (judge.model.score_rows(Z) / judge.limit).tolist()
-        a = self._spec.smoothing
-        smooth = self._smooth
-        judged = []
-        for i, score in enumerate(scores):
-            if known[i]:
-                smooth = score if smooth != smooth else smooth + a * (score - smooth)  # noqa: PLR0124
-                judged.append(Judged(smooth, Z[i], judge.model))
-            else:
-                judged.append(Judged(None if smooth != smooth else smooth))  # noqa: PLR0124
-        self._smooth = smooth
-        return judged
+        regimes = self._regimes_of(rows)
+        if judge is None:
+            return [Judged(None)] * len(X)
+        return self._judge(X, regimes, judge)
 
     def push(
-        self, x: Floats, regime: int, row: Floats, cohort: Cohort, judge: Judge | None
+        self, x: Floats, row: Floats, cohort: Cohort, judge: Judge | None, *, learn: bool = True
     ) -> Judged:
         """Judge one vector of watched features ``(F,)``, and learn from it if it is healthy.
 
         Args:
             x: the vector.
-            regime: in which the asset is; -1: not known.
             row: the newest row ``(C,)``, which tells regimes apart.
             cohort: what the class learns together.
             judge: what judges; None while there is nothing yet.
+            learn: False: there is something in it that must not be learnt from.
         """
-        whole = bool(np.isfinite(x).all())
-        if not self._sorted:
-            if whole:
+        learn = learn and bool(np.isfinite(x).all())
+        if self._regime is not None and not self._regime.known:
+            if learn:
                 self._gather_unsorted(x, row, cohort)
             return Judged(None)
-        smooth = None if np.isnan(self._smooth) else float(self._smooth)
+        regimes = self._regimes_of(row[None, :])
+        regime = int(regimes[0])
         if regime < 0:
-            return Judged(smooth)
+            return Judged(None if np.isnan(self._smooth) else float(self._smooth))
         if self._seen[regime] < self._spec.baseline:
-            if whole:
+            if learn:
                 self._gather(x, regime, cohort)
-            return Judged(smooth)
+            return Judged(None if np.isnan(self._smooth) else float(self._smooth))
         if judge is None:
             return Judged(None)
-        judged = self.judge_settled(x[None, :], np.array([regime]), judge)[0]
-        if judged.z is not None and whole and self._seen[regime] < self._spec.learn:
+        judged = self._judge(x[None, :], regimes, judge)[0]
+        if judged.z is not None and learn and self._seen[regime] < self._spec.learn:
             self._seen[regime] += 1
             raw = float(judge.model.score_rows(judged.z[None, :])[0])
             # The scores of all vectors but the clearly sick make the limit; what scores as
@@ -214,8 +208,19 @@ class AssetHealth:
                 cohort.learn(judged.z[None, :])
         return judged
 
-    def _standardise(self, X: Floats, regimes: NDArray[np.int64]) -> tuple[Floats, list[bool]]:
-        """Return standardised vectors, and which of them say enough to be judged."""
+    def _regimes_of(self, rows: Floats) -> NDArray[np.int64]:
+        """Return the regime of each vector by its newest row; -1: unknown, or a mixture."""
+        if self._regime is None:
+            return np.zeros(len(rows), dtype=np.int64)
+        regimes = self._regime.of(rows)
+        for i, label in enumerate(regimes.tolist()):
+            self._stood = self._stood + 1 if label == self._label else 1
+            self._label = label
+            if self._stood < self._span:
+                regimes[i] = UNKNOWN
+        return regimes
+
+    def _judge(self, X: Floats, regimes: NDArray[np.int64], judge: Judge) -> list[Judged]:
         at = np.maximum(regimes, 0)
         Z = (X - self._mean[at]) / self._scale[at]
         Z = np.minimum(np.maximum(Z, -1e3), 1e3)
@@ -224,26 +229,34 @@ class AssetHealth:
         if not finite.all():
             known &= finite.sum(axis=1) * 2 >= self._size
             Z = np.where(finite, Z, 0.0)  # says nothing of what was not measured
-        return Z, known.tolist()
+        scores = (judge.model.score_rows(Z) / judge.limit).tolist()
+        a = self._spec.smoothing
+        smooth: float | None = None if np.isnan(self._smooth) else float(self._smooth)
+        judged = []
+        for i, (score, is_known) in enumerate(zip(scores, known.tolist(), strict=True)):
+            if is_known:
+                smooth = score if smooth is None else smooth + a * (score - smooth)
+                judged.append(Judged(smooth, Z[i], judge.model))
+            else:
+                judged.append(Judged(smooth))
+        self._smooth = np.nan if smooth is None else smooth
+        return judged
 
     def _gather_unsorted(self, x: Floats, row: Floats, cohort: Cohort) -> None:
-        telling = row[self._told_by]
-        if not np.isfinite(telling).all() or self._regime is None:
-            return
+        assert self._regime is not None  # noqa: S101  # for the type checker; the caller looked
         # In the place of the first regime until it is known how many there are.
         count = int(self._seen[0])
         self._beginning[0, count] = x
-        self._unsorted[count] = telling
+        self._unsorted[count] = row
         self._seen[0] += 1
         if self._seen[0] < self._spec.baseline:
             return
-        rows = np.full((len(self._unsorted), self._regime.width), np.nan)
-        rows[:, self._told_by] = self._unsorted
-        self._regime.fit(rows)
-        self._sorted = True
+        self._regime.fit(self._unsorted)
         vectors = self._beginning[0].copy()
         self._seen[:] = 0
-        for vector, regime in zip(vectors, self._regime.of(rows).tolist(), strict=True):
+        if not self._regime.known:
+            return  # no row told: they are gathered anew
+        for vector, regime in zip(vectors, self._regime.of(self._unsorted).tolist(), strict=True):
             if regime >= 0:
                 self._gather(vector, regime, cohort)
 
@@ -260,11 +273,12 @@ class AssetHealth:
         """Return the state, in arrays of fixed shape."""
         found = {} if self._regime is None else self._regime.arrays()
         return {
-            **{f"health/regime/{name}": array for name, array in found.items()},
+            **{f"health/{name}": array for name, array in found.items()},
             "health/beginning": self._beginning.copy(),
             "health/own": np.stack([self._mean, self._scale]),
             "health/seen": self._seen.copy(),
-            "health/smooth": np.array([self._smooth, float(self._sorted)]),
+            "health/smooth": np.array([self._smooth]),
+            "health/stood": np.array([self._label, self._stood]),
             "health/unsorted": self._unsorted.copy(),
         }
 
@@ -274,21 +288,18 @@ class AssetHealth:
         self._mean, self._scale = (np.array(part) for part in arrays["health/own"])
         self._seen = np.array(arrays["health/seen"])
         self._smooth = float(arrays["health/smooth"][0])
-        self._sorted = bool(arrays["health/smooth"][1])
+        self._label, self._stood = (int(v) for v in arrays["health/stood"])
         self._unsorted = np.array(arrays["health/unsorted"])
         if self._regime is not None:
-            prefix = "health/regime/"
-            self._regime.restore(
-                {n.removeprefix(prefix): a for n, a in arrays.items() if n.startswith(prefix)}
-            )
+            own = {n.removeprefix("health/"): a for n, a in arrays.items()}
+            self._regime.restore(own)
 
 
-def _regime_channels(spec: AssetClass) -> tuple[str, ...]:
-    if spec.regimes is None:
-        return ()
-    return (
-        spec.regimes.channels if isinstance(spec.regimes, Clustered) else tuple(spec.regimes.limits)
-    )
+def _longest(spec: AssetClass) -> int:
+    """Return how many rows the watched features look back."""
+    digits = [stat.rpartition("_")[2] for stat in spec.health_stats]
+    rows = [function.rows for function in spec.functions]
+    return max([int(text) for text in digits if text.isdigit()] + rows + [1])
 
 
 def index(score: float, rul_h: float | None, cap_h: float) -> float:

@@ -3,6 +3,7 @@
 import threading
 import time
 from collections import deque
+from collections.abc import Sequence
 from typing import NamedTuple
 
 MOST_BYTES = 128 * 1024
@@ -26,7 +27,10 @@ class Arrival(NamedTuple):
 
 
 class Intake:
-    """Sources put, the main thread takes what there is; a full intake makes sources wait."""
+    """Sources put, the main thread takes what there is; a full intake makes sources wait.
+
+    What one read of a source brought is put at once, so that the bound is passed by that at most.
+    """
 
     def __init__(self, size: int) -> None:
         self._size = size
@@ -36,16 +40,24 @@ class Intake:
 
     def put(self, arrival: Arrival) -> None:
         """Add a message; called from a source's thread, waits while the intake is full."""
+        self.put_all((arrival,))
+
+    def put_all(self, arrivals: Sequence[Arrival]) -> None:
+        """Add messages; called from a source's thread, waits while the intake is full."""
         with self._changed:
             while len(self._waiting) >= self._size and not self._closed:
                 self._changed.wait()
             if not self._closed:
-                self._waiting.append(arrival)
-                if len(self._waiting) == 1:
+                was_empty = not self._waiting
+                self._waiting.extend(arrivals)
+                if was_empty:
                     self._changed.notify_all()
 
-    def take(self, timeout_s: float) -> list[Arrival]:
-        """Return what waits, up to ``MOST_BYTES``; after ``timeout_s`` if there is nothing yet."""
+    def take(self, timeout_s: float, more_s: float = 0.0) -> list[Arrival]:
+        """Return what waits, up to ``MOST_BYTES``; after ``timeout_s`` if there is nothing yet.
+
+        ``more_s``: where there is something, wait so long for more that shares its commit.
+        """
         deadline = time.monotonic() + timeout_s
         with self._changed:
             while not self._waiting and not self._closed:
@@ -53,13 +65,21 @@ class Intake:
                 if left <= 0:
                     break
                 self._changed.wait(left)
+            if more_s and self._waiting:
+                deadline = time.monotonic() + more_s
+                while len(self._waiting) < self._size and not self._closed:
+                    left = deadline - time.monotonic()
+                    if left <= 0:
+                        break
+                    self._changed.wait(left)
             taken: list[Arrival] = []
             size = 0
+            was_full = len(self._waiting) >= self._size
             while self._waiting and size < MOST_BYTES:
                 arrival = self._waiting.popleft()
                 taken.append(arrival)
                 size += len(arrival.payload)
-            if taken:
+            if was_full:
                 self._changed.notify_all()
         return taken
 

@@ -1,7 +1,7 @@
 """The one file that knows paho: a persistent session, buffered reads, acknowledgement after commit.
 
-MQTT 3.1.1, QoS 1. paho reads a packet's head byte by byte, one system call each; given a socket
-that reads ahead, it costs a third.
+MQTT 3.1.1 and 5, QoS 0 and 1. paho connects, keeps alive, subscribes and connects again; messages
+and acknowledgements, of which there are many, are read and written here in bulk.
 """
 
 import logging
@@ -9,12 +9,15 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from paho.mqtt import client as paho
 from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
+from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from agent.config import Mqtt
 from agent.intake import Arrival
@@ -22,35 +25,79 @@ from agent.intake import Arrival
 log = logging.getLogger("runout.mqtt")
 
 _PUBACK = b"\x40\x02"
+READ_BYTES = 256 * 1024
+MOST_PACKET = 8 * 1024 * 1024
+"""Bytes of a message; what is larger is rejected."""
 
 
 class _ReadAhead:
-    """A socket whose ``recv`` is served from what one large read brought."""
+    """A socket that is read in large pieces, and knows where packets end."""
 
     def __init__(self, sock: Any) -> None:
         self._sock = sock
-        self._data = b""
-        self._at = 0
+        self.data = b""
+        self.at = 0
+        self.skip = 0
+        """Bytes still to come of a packet that is too large."""
+
+    def fill(self) -> None:
+        """Read what there is; raises as the socket does when there is nothing."""
+        chunk = self._sock.recv(READ_BYTES)
+        if not chunk:
+            raise ConnectionResetError("the broker closed the connection")
+        if self.skip:
+            dropped = min(self.skip, len(chunk))
+            self.skip -= dropped
+            chunk = chunk[dropped:]
+        self.data = self.data[self.at :] + chunk if self.at < len(self.data) else chunk
+        self.at = 0
+
+    def head(self) -> tuple[int, int] | None:
+        """Return begin and end of the next packet's body; None: not all of its head is there."""
+        data, at = self.data, self.at
+        have = len(data)
+        if have < at + 2:
+            return None
+        size = data[at + 1]
+        if size < 0x80:  # most are short
+            return at + 2, at + 2 + size
+        size &= 0x7F
+        for i in range(1, 4):
+            if have < at + 2 + i:
+                return None
+            byte = data[at + 1 + i]
+            size |= (byte & 0x7F) << 7 * i
+            if byte < 0x80:
+                return at + 2 + i, at + 2 + i + size
+        raise ConnectionResetError("what the broker sends is not MQTT")
 
     def recv(self, size: int) -> bytes:
-        """Return up to ``size`` bytes; raises as the socket does when there is nothing."""
-        if self._at >= len(self._data):
-            self._data = self._sock.recv(65536)
-            self._at = 0
-        chunk = self._data[self._at : self._at + size]
-        self._at += len(chunk)
+        """Return bytes of a packet that is there: it is paho that asks."""
+        chunk = self.data[self.at : self.at + size]
+        self.at += len(chunk)
         return chunk
 
     def pending(self) -> int:
-        """Return how many bytes can be had without a system call: paho asks before it waits."""
-        ahead = len(self._data) - self._at
-        return ahead or (self._sock.pending() if isinstance(self._sock, ssl.SSLSocket) else 0)
+        """Return how many bytes the socket holds that ``select`` does not know of."""
+        return self._sock.pending() if isinstance(self._sock, ssl.SSLSocket) else 0
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._sock, name)
 
 
 class _Client(paho.Client):
+    """paho, but for what there is much of: messages and acknowledgements are read here, in bulk.
+
+    paho reads a packet's head byte by byte, one system call each, and passes each message through
+    a dozen locks and callbacks.
+    """
+
+    take: Callable[[list[Arrival]], None]
+    """Called with the messages that one read brought."""
+    acked: Callable[[list[int]], None]
+    """Called with the numbers of messages that the broker has taken on."""
+    session = 0
+
     def _create_socket(self) -> Any:
         sock: Any = super()._create_socket()
         # A result waits behind its acknowledgement for the broker's next packet otherwise.
@@ -58,14 +105,109 @@ class _Client(paho.Client):
         return _ReadAhead(sock)
 
     def loop_read(self, max_packets: int = 1) -> MQTTErrorCode:
-        """Handle what has been read ahead; a bound leaves room for writing."""
+        """Handle what one read brings."""
+        del max_packets
+        sock: Any = self._sock
+        if not isinstance(sock, _ReadAhead):
+            return MQTTErrorCode.MQTT_ERR_NO_CONN
+        try:
+            sock.fill()
+            return self._handle(sock)
+        except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            return MQTTErrorCode.MQTT_ERR_SUCCESS
+        except (OSError, ValueError) as error:
+            log.debug("reading ended", extra={"error": str(error)})
+            return self._loop_rc_handle(MQTTErrorCode.MQTT_ERR_CONN_LOST)
+
+    def _handle(self, sock: _ReadAhead) -> MQTTErrorCode:
+        arrivals: list[Arrival] = []
+        acked: list[int] = []
+        now_ns = time.time_ns()
         rc = MQTTErrorCode.MQTT_ERR_SUCCESS
-        for _ in range(500):
-            rc = super().loop_read(max_packets)
-            sock: object = self._sock
-            if rc or not isinstance(sock, _ReadAhead) or not sock.pending():
+        while not rc and (head := sock.head()) is not None:
+            begin, end = head
+            data = sock.data
+            kind = data[sock.at] & 0xF6
+            if end > len(data):
+                if end - begin > MOST_PACKET:
+                    self._refuse(sock, begin, end, now_ns, arrivals)
                 break
-        return rc
+            if kind in {0x30, 0x32}:
+                arrivals.append(self._read_message(data, kind, begin, end, now_ns))
+                sock.at = end
+            elif kind == 0x40:
+                acked.append(data[begin] << 8 | data[begin + 1])
+                if end - begin > 2 and data[begin + 2] >= 0x80:
+                    # MQTT 5 says why. Published again it would be refused again.
+                    log.error("the broker refused a message", extra={"code": data[begin + 2]})
+                sock.at = end
+            else:
+                if arrivals:
+                    self.take(arrivals)
+                    arrivals = []
+                rc = self._packet_read()
+        if acked:
+            self.acked(acked)
+        if arrivals:
+            self.take(arrivals)
+        with self._msgtime_mutex:
+            self._last_bytes_received = time.monotonic()
+        return self._loop_rc_handle(rc) if rc else rc
+
+    def _read_message(self, data: bytes, kind: int, begin: int, end: int, now_ns: int) -> Arrival:
+        at = begin + 2 + (data[begin] << 8 | data[begin + 1])
+        topic = data[begin + 2 : at]
+        token = 0
+        if kind == 0x32:
+            token = self.session << 16 | data[at] << 8 | data[at + 1]
+            at += 2
+        if self._protocol == paho.MQTTv5:
+            size, length = _varint(data, at)
+            at += size + length
+        if at > end:
+            raise ValueError("a message is shorter than its head says")
+        return Arrival(topic.decode("utf-8", "replace"), data[at:end], token, now_ns)
+
+    def _refuse(
+        self, sock: _ReadAhead, begin: int, end: int, now_ns: int, arrivals: list[Arrival]
+    ) -> None:
+        """Pass over a message that is too large, as if it were empty: it is rejected and told."""
+        data = sock.data
+        at = begin + 2 + (data[begin] << 8 | data[begin + 1])
+        if len(data) < at + 8:
+            return  # its head comes with the next read
+        kind = data[sock.at] & 0xF6
+        v5 = self._protocol == paho.MQTTv5
+        stop = at + (2 if kind == 0x32 else 0)
+        if v5:
+            size, length = _varint(data, stop)
+            if len(data) < stop + size + length:
+                return
+            stop += size + length
+        arrivals.append(self._read_message(data, kind, begin, stop, now_ns))
+        log.warning("a message is too large", extra={"bytes": end - begin, "most": MOST_PACKET})
+        sock.skip = end - len(data)
+        sock.at = len(data)
+
+
+def _varint(data: bytes, at: int) -> tuple[int, int]:
+    """Return how many bytes a length takes, and the length."""
+    value = 0
+    for i in range(4):
+        value |= (data[at + i] & 0x7F) << 7 * i
+        if data[at + i] < 0x80:
+            return i + 1, value
+    raise ValueError("not MQTT: a length of more than four bytes")
+
+
+def _head_of(first: int, size: int) -> bytes:
+    """Return the head of a packet with a body of so many bytes."""
+    head = bytearray([first])
+    while True:
+        size, low = divmod(size, 128)
+        head.append(low | (0x80 if size else 0))
+        if not size:
+            return bytes(head)
 
 
 class Link:
@@ -74,12 +216,14 @@ class Link:
     Args:
         config: of the broker.
         client_id: of the persistent session: one per node.
-        topics: patterns to subscribe to.
+        filters: topic filters to subscribe to, with their quality of service.
         will: topic and payload that the broker publishes when this device is gone.
-        receive: called with each message, in the network's thread.
+        receive: called with messages, in the network's thread.
+        persistent: the broker keeps for us what comes while we are away.
 
     Attributes:
         connected: whether the session stands.
+        session: how often it has been made; what was published in an older one may be lost.
     """
 
     def __init__(
@@ -87,28 +231,32 @@ class Link:
         config: Mqtt,
         *,
         client_id: str,
-        topics: Iterable[str],
+        filters: Sequence[tuple[str, int]],
         will: tuple[str, bytes],
-        receive: Callable[[Arrival], None],
+        receive: Callable[[list[Arrival]], None],
+        persistent: bool = True,
     ) -> None:
         self._config = config
-        self._topics = tuple(topics)
-        self._receive = receive
-        self._acked: set[int] = set()
+        self._filters = list(filters)
+        self._persistent = persistent
+        self._acked: list[int] = []
         self._lock = threading.Lock()
-        self._session = 0
+        self._mid = 0
         self._failures = 0
+        self._topics: dict[str, bytes] = {}
+        self.session = 0
         self.connected = threading.Event()
-        self.on_change: Callable[[], None] = lambda: None
-        """Called in the network's thread when the connection or an acknowledgement changes."""
+        self.on_connected: Callable[[], None] = lambda: None
+        """Called in the network's thread when the session stands and is subscribed."""
+        self._v5 = config.version == "5"
         client = _Client(
             CallbackAPIVersion.VERSION2,
             client_id=client_id,
-            clean_session=False,
-            protocol=paho.MQTTv311,
-            manual_ack=True,
+            clean_session=None if self._v5 else not persistent,
+            protocol=paho.MQTTv5 if self._v5 else paho.MQTTv311,
         )
-        client.max_inflight_messages_set(1000)
+        client.take = receive
+        client.acked = self._take_on
         client.reconnect_delay_set(1, 30)
         client.will_set(*will, qos=1, retain=True)
         if config.username:
@@ -123,15 +271,24 @@ class Link:
         client.on_connect = self._on_connect
         client.on_connect_fail = self._on_connect_fail
         client.on_disconnect = self._on_disconnect
-        client.on_message = self._on_message
-        client.on_publish = self._on_publish
         client.on_subscribe = self._on_subscribe
         self._client = client
 
+    def will(self, topic: str, payload: bytes) -> None:
+        """Set another will, for the next connection."""
+        self._client.will_set(topic, payload, qos=1, retain=True)
+
     def open(self) -> None:
         """Start to connect; an absent broker is waited for, in the network's thread."""
+        more: dict[str, Any] = {}
+        if self._v5:
+            properties: Any = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
+            properties.ReceiveMaximum = 65535
+            if self._persistent:
+                properties.SessionExpiryInterval = 0xFFFFFFFF
+            more = {"clean_start": not self._persistent, "properties": properties}
         self._client.connect_async(
-            self._config.host, self._config.port, keepalive=self._config.keepalive_s
+            self._config.host, self._config.port, keepalive=self._config.keepalive_s, **more
         )
         self._client.loop_start()
 
@@ -146,31 +303,68 @@ class Link:
         thread = self._client._thread  # noqa: SLF001  # paho has no question for it
         return thread is not None and thread.is_alive()
 
-    def acknowledge(self, tokens: list[int]) -> None:
+    def acknowledge(self, tokens: Iterable[int]) -> None:
         """Acknowledge committed messages; those of a connection that is gone come again.
 
         All in one write: paho would wake its thread for each.
         """
-        session = self._session
+        if not self.connected.is_set():
+            return
+        session = self.session
         body = b"".join(
-            _PUBACK + (token & 0xFFFF).to_bytes(2, "big")
-            for token in tokens
-            if token and token >> 16 == session
+            [
+                _PUBACK + (token & 0xFFFF).to_bytes(2, "big")
+                for token in tokens
+                if token and token >> 16 == session
+            ]
         )
         if body:
-            self._client._packet_queue(0x40, body, 0, 0)  # noqa: SLF001
+            self._write(body)
 
-    def publish(self, topic: str, payload: bytes, *, retain: bool = False) -> int:
-        """Hand a message over at QoS 1; returns a number that ``take_acked`` returns later."""
-        return self._client.publish(topic, payload, qos=1, retain=retain).mid
+    def publish(self, messages: Iterable[tuple[str, bytes, bool]]) -> list[int]:
+        """Hand messages (topic, payload, retain) over at QoS 1, in their order, in one write.
 
-    def take_acked(self) -> set[int]:
+        Returns:
+            a number each, which ``take_acked`` returns once the broker has taken the message on.
+            What a lost connection takes with it is for the caller to publish again: see
+            ``session``. At most 1000 may be under way.
+        """
+        numbers: list[int] = []
+        parts: list[bytes] = []
+        for topic, payload, retain in messages:
+            self._mid = self._mid % 65535 + 1
+            numbers.append(self._mid)
+            name = self._topics.get(topic)
+            if name is None:
+                raw = topic.encode()
+                name = len(raw).to_bytes(2, "big") + raw
+                if len(self._topics) < 10_000:
+                    self._topics[topic] = name
+            more = b"\0" if self._v5 else b""
+            size = len(name) + 2 + len(more) + len(payload)
+            first = 0x33 if retain else 0x32
+            parts += [_head_of(first, size), name, self._mid.to_bytes(2, "big"), more, payload]
+        if parts:
+            self._write(b"".join(parts))
+        return numbers
+
+    def _write(self, packets: bytes) -> None:
+        # As an acknowledgement, of which paho keeps no account.
+        self._client._packet_queue(0x40, packets, 0, 0)  # noqa: SLF001
+
+    def take_acked(self) -> list[int]:
         """Return the numbers of published messages that the broker has since taken on."""
+        if not self._acked:
+            return []
         with self._lock:
-            acked, self._acked = self._acked, set()
+            acked, self._acked = self._acked, []
         return acked
 
     # -- in the network's thread: nothing may be raised here, it would end the thread ------------
+
+    def _take_on(self, numbers: list[int]) -> None:
+        with self._lock:
+            self._acked += numbers
 
     def _on_connect(
         self, client: paho.Client, _data: Any, _flags: Any, reason: Any, _p: Any
@@ -178,16 +372,26 @@ class Link:
         if reason.is_failure:
             log.error("the broker refused the connection", extra={"reason": str(reason)})
             return
-        self._session += 1
+        with self._lock:
+            self._acked = []
+            self.session += 1
+            self._client.session = self.session
         self._failures = 0
         # Here and not after connect(): after a restart the broker has forgotten us.
-        client.subscribe([(topic, 1) for topic in self._topics])
+        if self._filters:
+            client.subscribe(self._subscriptions())
         log.info("connected", extra={"broker": f"{self._config.host}:{self._config.port}"})
         self.connected.set()
-        self.on_change()
+        self.on_connected()
+
+    def _subscriptions(self) -> Any:
+        if not self._v5:
+            return self._filters
+        # Our own results do not come back to us.
+        return [(topic, SubscribeOptions(qos=qos, noLocal=True)) for topic, qos in self._filters]
 
     def _on_subscribe(self, _client: Any, _data: Any, _mid: int, reasons: Any, _p: Any) -> None:
-        for topic, reason in zip(self._topics, reasons, strict=False):
+        for (topic, _), reason in zip(self._filters, reasons, strict=False):
             if reason.is_failure:
                 log.error("the broker refused a subscription", extra={"topic": topic})
 
@@ -201,16 +405,6 @@ class Link:
         self.connected.clear()
         if reason.is_failure:
             log.warning("connection lost", extra={"reason": str(reason)})
-        self.on_change()
-
-    def _on_message(self, _client: Any, _data: Any, message: paho.MQTTMessage) -> None:
-        token = self._session << 16 | message.mid if message.qos else 0
-        self._receive(Arrival(message.topic, bytes(message.payload), token, time.time_ns()))
-
-    def _on_publish(self, _client: Any, _data: Any, mid: int, _reason: Any, _p: Any) -> None:
-        with self._lock:
-            self._acked.add(mid)
-        self.on_change()
 
 
 def _secret(path: str) -> str | None:

@@ -55,6 +55,8 @@ class Store:
         self.seq: int = max(
             self._scalar("SELECT COALESCE(MAX(seq), 0) FROM journal"), int(self.meta("seq", "0"))
         )
+        self.last_result = self._scalar("SELECT COALESCE(MAX(id), 0) FROM result")
+        """Number of the newest result."""
         self._new_rows: list[tuple[str, int, int, bytes]] = []
 
     def _open(self, path: Path) -> sqlite3.Connection:
@@ -107,6 +109,7 @@ class Store:
     def add_results(self, results: list[Result]) -> None:
         """Keep what was said, to be published in this order."""
         self._db.executemany("INSERT INTO result (asset, kind, body) VALUES (?, ?, ?)", results)
+        self.last_result = self._scalar("SELECT MAX(id) FROM result")
 
     def quarantine(self, rejected: list[Rejected], most: int) -> None:
         """Keep messages that could not be used, the newest ``most`` of them."""

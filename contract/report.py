@@ -36,6 +36,7 @@ class Health(msgspec.Struct, frozen=True, tag_field="type", tag="health"):
         judged_by: release that judges; 0: the device's own models.
         rul_model: which of its models.
         life: which life of the asset, from 0.
+        marks: ``channel.reason`` of values since the last report that are bad or uncertain.
         why: the channels that contribute most.
     """
 
@@ -51,6 +52,7 @@ class Health(msgspec.Struct, frozen=True, tag_field="type", tag="health"):
     rul_model: str
     life: int
     why: tuple[Why, ...]
+    marks: tuple[str, ...] = ()
 
 
 class Alert(msgspec.Struct, frozen=True, tag_field="type", tag="alert"):
@@ -105,6 +107,7 @@ class NodeStatus(msgspec.Struct, frozen=True):
         repeated: rows that came again.
         late: rows older than what was there already.
         bad: values marked bad.
+        marked: values by ``channel.reason``, bad and uncertain.
         assets: known.
         lives: finished lives known.
         live: release per asset class.
@@ -122,3 +125,4 @@ class NodeStatus(msgspec.Struct, frozen=True):
     lives: int = 0
     events: int = 0
     live: dict[str, int] = {}
+    marked: dict[str, int] = {}

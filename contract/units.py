@@ -113,7 +113,7 @@ _MEANT = {
     "": '"1" (a quantity without a unit)',
 }
 """What people write, and what they may mean by it."""
-_PLAIN = str.maketrans({"µ": "u", "μ": "u", "²": "2", "³": "3", "·": ".", "Ω": "ohm"})  # noqa: RUF001
+_PLAIN = str.maketrans({"µ": "u", "μ": "u", "²": "2", "³": "3", "·": ".", "Ω": "ohm"})
 
 
 def _exact(number: str) -> Fraction:

@@ -97,11 +97,17 @@ class Window:
         """Return the rows of this life."""
         return self._count
 
-    def last_rows(self, length: int) -> Floats | None:
-        """Return the last rows ``(length, C)``, oldest first; None before there are as many."""
-        if self._count < length:
-            return None
-        return self._buffer[self._end - length : self._end]
+    def __len__(self) -> int:
+        return len(self._stats) * self._channels
+
+    def until_hop(self) -> int:
+        """Return how many rows are left until the next hop ends."""
+        return self._hop - self._count % self._hop
+
+    def last_rows(self) -> Floats:
+        """Return the newest rows ``(m, C)``, oldest first, as many as are kept."""
+        m = min(self.length, self._count)
+        return self._buffer[self._end - m : self._end]
 
     def push(self, values: Floats) -> tuple[NDArray[np.int64], Floats]:
         """Add rows ``(n, C)``, NaN where a value is bad; return a vector for each hop completed.
@@ -190,9 +196,8 @@ class Window:
         """Return, at each end, the index in this life of the last row with a bad value, or -1."""
         offset = self._end - self._count
         begin = max(int(ends[0]) - self.length, 0)
-        bad: NDArray[np.bool_] = np.isnan(
-            self._buffer[begin + offset : int(ends[-1]) + offset]
-        ).any(axis=1)
+        rows = self._buffer[begin + offset : int(ends[-1]) + offset]
+        bad = np.logical_or.reduce(np.isnan(rows), axis=1)
         index = np.where(bad, np.arange(begin, begin + len(bad)), -1)
         newest: NDArray[np.int64] = np.maximum.accumulate(index)[ends - 1 - begin]
         return newest

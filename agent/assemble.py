@@ -1,0 +1,486 @@
+"""Decode what arrived, and put it together into a batch that is fit for the journal.
+
+What cannot be used is told, never dropped unsaid: a message is used whole or not at all, but for
+formats of one reading a line, where a bad line costs no other.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from agent.batch import Batch, Event, Rejected, Rows, Shot
+from agent.block import Block, Burst
+from agent.config import AgentConfig
+from agent.decode import cobs, csv, waveform
+from agent.decode import json as json_format
+from agent.intake import Arrival
+from agent.routes import Routes, Target
+from contract import topics, units
+from contract.arrays import Floats
+from contract.errors import DecodeError
+from contract.spec import AssetClass, Waveform
+
+if TYPE_CHECKING:
+    from agent.sparkplug.host import Host
+    from agent.sparkplug.schema import Message
+
+Found = Sequence[Block | Burst]
+Refused = list[tuple[bytes, DecodeError]]
+
+MOST_TOPICS = 100_000
+"""Whose meaning is remembered."""
+RATE_TOLERANCE = 1e-3
+"""Share by which a burst's rate may differ from the declared one."""
+
+
+class Columns:
+    """Where the values of a payload's channels go in a row of an asset class, and in which unit.
+
+    Attributes:
+        at: column per channel that is known.
+        known: which of the payload's channels those are; None: all, in the order of the row.
+        factor: value times this ...
+        offset: ... plus this is the value in the class's unit; both None where none is converted.
+        unknown: channels that the class does not have.
+    """
+
+    __slots__ = ("at", "factor", "known", "offset", "unknown")
+
+    def __init__(self, spec: AssetClass, channels: tuple[str, ...], given: tuple[str, ...]) -> None:
+        if not channels:
+            raise DecodeError("channel", "it names no channel")
+        place = {channel.name: i for i, channel in enumerate(spec.channels)}
+        self.unknown = [name for name in channels if name not in place]
+        if len(self.unknown) == len(channels):
+            waves = "".join(f", waveform {wave.name}" for wave in spec.waveforms)
+            raise DecodeError(
+                "channel",
+                f"asset class {spec.name!r} has no channel {channels[0]!r}; "
+                f"it has {', '.join(place)}{waves}",
+            )
+        if len(set(channels)) != len(channels):
+            raise DecodeError("channel", f"a channel stands twice among {channels}")
+        known = [i for i, name in enumerate(channels) if name in place]
+        self.at = np.array([place[channels[i]] for i in known])
+        in_order = len(known) == len(channels) == len(spec.columns)
+        self.known = None if in_order and (np.diff(self.at) == 1).all() else np.array(known)
+        self.factor: Floats | None = None
+        self.offset: Floats | None = None
+        wanted = [spec.channels[i].unit for i in self.at]
+        told = [(given[i] if given else "") or unit for i, unit in zip(known, wanted, strict=True)]
+        if told != wanted:
+            pairs = [
+                _conversion(channels[i], *pair)
+                for i, *pair in zip(known, told, wanted, strict=True)
+            ]
+            self.factor, self.offset = (np.array(part) for part in zip(*pairs, strict=True))
+
+    def rows(self, values: Floats, width: int) -> Floats:
+        """Return values ``(n, channels)`` as rows ``(n, width)``, NaN where nothing is said."""
+        if self.known is not None:
+            values = values[:, self.known]
+        if self.factor is not None and self.offset is not None:
+            values = values * self.factor + self.offset
+        if self.known is None:
+            return values
+        out = np.full((len(values), width), np.nan)
+        out[:, self.at] = values
+        return out
+
+
+def _conversion(channel: str, told: str, wanted: str) -> tuple[float, float]:
+    try:
+        return units.convert(told, wanted)
+    except ValueError as error:
+        raise DecodeError("unit", f"channel {channel!r}: {error}") from error
+
+
+class _Gathered:
+    """The readings of one asset while a batch is put together."""
+
+    __slots__ = ("asset_class", "empty", "parts", "place", "pos", "t", "values", "whole", "width")
+
+    def __init__(self, asset_class: AssetClass) -> None:
+        self.asset_class = asset_class
+        self.width = len(asset_class.columns)
+        self.place = {channel.name: i for i, channel in enumerate(asset_class.channels)}
+        self.empty: list[float | None] = [None] * self.width
+        self.parts: list[tuple[NDArray[np.int64], Floats, NDArray[np.int64], NDArray[np.bool_]]]
+        self.parts = []
+        self.t: list[int] = []
+        self.values: list[float | None] = []
+        self.pos: list[int] = []
+        self.whole: list[bool] = []
+
+    def add(self, t_ns: NDArray[np.int64], values: Floats, pos: int, *, whole: bool) -> None:
+        """Add rows ``(n, width)``."""
+        self._gather()
+        n = len(t_ns)
+        self.parts.append((t_ns, values, np.full(n, pos), np.full(n, whole)))
+
+    def add_one(self, t_ns: int, column: int, value: float | None, pos: int) -> None:
+        """Add one value."""
+        self.t.append(t_ns)
+        if self.width == 1:
+            self.values.append(value)
+        else:
+            row = self.empty.copy()
+            row[column] = value
+            self.values += row
+        self.pos.append(pos)
+        self.whole.append(self.width == 1)
+
+    def _gather(self) -> None:
+        if self.t:
+            self.parts.append(
+                (
+                    np.array(self.t, dtype=np.int64),
+                    np.array(self.values, dtype=np.float64).reshape(len(self.t), -1),
+                    np.array(self.pos, dtype=np.int64),
+                    np.array(self.whole, dtype=np.bool_),
+                )
+            )
+            self.t, self.values, self.pos, self.whole = [], [], [], []
+
+    def rows(self, asset: str) -> Rows:
+        """Return everything, in the order of arrival."""
+        self._gather()
+        if len(self.parts) == 1:
+            return Rows(asset, *self.parts[0])
+        t, values, pos, whole = zip(*self.parts, strict=True)
+        return Rows(
+            asset, np.concatenate(t), np.concatenate(values), np.concatenate(pos),
+            np.concatenate(whole),
+        )  # fmt: skip
+
+
+class Assembler:
+    """Puts batches together from what arrived.
+
+    Attributes:
+        unknown_channels: how often a message named a channel its class does not have, per name.
+        filters: topic filters to subscribe to, with the quality of service.
+        host: to Sparkplug's edge nodes, or None.
+        say: what is to be published in answer: Sparkplug's requests.
+    """
+
+    def __init__(self, config: AgentConfig) -> None:
+        self._config = config
+        self._routes = Routes(config)
+        self._future_ns = round(config.limits.future_s * 1e9)
+        self._classes: dict[str, AssetClass] = {}
+        self._targets: dict[str, Target] = {}
+        self._columns: dict[tuple[str, tuple[str, ...], tuple[str, ...]], Columns] = {}
+        self.unknown_channels: dict[str, int] = {}
+        self.say: list[Message] = []
+        sparkplug = config.mqtt.sparkplug
+        self.host: Host | None = None
+        if sparkplug is not None:
+            from agent.sparkplug import host  # noqa: PLC0415  # 10 MB that few devices need
+
+            self.host = host.Host(sparkplug.host_id, sparkplug.groups, asset=sparkplug.asset)
+        self.filters = self._routes.filters
+        self._decoders: dict[str, Callable[[bytes, int, Target, Refused], Found]] = {
+            "auto": self._auto,
+            "json": _json,
+            "lines": _lines,
+            "senml+json": _senml_json,
+            "senml+cbor": _senml_cbor,
+            "csv": _csv,
+            "cobs": _cobs,
+            "waveform": lambda payload, at_ns, _t, _r: waveform.decode(payload, at_ns),
+        }
+
+    def assemble(self, arrivals: list[Arrival]) -> tuple[Batch, list[Rejected]]:
+        """Decode messages into a batch, and name those that could not be."""
+        gathered: dict[str, _Gathered] = {}
+        events: list[Event] = []
+        shots: list[Shot] = []
+        rejected: list[Rejected] = []
+        for pos, arrival in enumerate(arrivals):
+            refused: Refused = []
+            try:
+                target = self._target(arrival.topic)
+                if target.leaf == topics.EVENT:
+                    events.append(self._event(target, arrival, pos))
+                elif target.leaf not in topics.RESULTS:  # our own words, come back to us
+                    self._take(target, arrival, pos, gathered, shots, refused)
+            except DecodeError as error:
+                rejected.append(Rejected(arrival, error.reason, str(error)))
+            for line, wrong in refused:
+                part = arrival._replace(payload=line)
+                rejected.append(Rejected(part, wrong.reason, str(wrong)))
+        rows = [g.rows(asset) for asset, g in gathered.items() if g.t or g.parts]
+        return Batch(rows, events, len(rejected), shots=shots), rejected
+
+    def class_of(self, asset: str) -> AssetClass:
+        """Return the class of an asset; raises ``DecodeError`` where there is none."""
+        found = self._classes.get(asset)
+        if found is not None:
+            return found
+        try:
+            topics.check_name(asset, "asset")
+        except ValueError as error:
+            raise DecodeError("asset", str(error)) from error
+        found = self._config.class_of(asset)
+        if found is None:
+            raise DecodeError(
+                "asset", f"asset {asset!r} matches no pattern of [assets] in the config"
+            )
+        if len(self._classes) >= self._config.limits.assets:
+            most = self._config.limits.assets
+            raise DecodeError("asset", f"asset {asset!r}: over limits.assets = {most}")
+        self._classes[asset] = found
+        return found
+
+    def _target(self, topic: str) -> Target:
+        target = self._targets.get(topic)
+        if target is None:
+            target = self._routes.target(topic)
+            if target.asset:
+                self._check_leaf(target)
+            if len(self._targets) < MOST_TOPICS:
+                self._targets[topic] = target
+        return target
+
+    def _check_leaf(self, target: Target) -> None:
+        spec = self.class_of(target.asset)
+        leaf = target.leaf
+        if leaf in topics.RESERVED - {topics.READINGS, topics.EVENT} - topics.RESULTS:
+            raise DecodeError("topic", f"nothing is read from {leaf!r} topics")
+        waves = {wave.name for wave in spec.waveforms}
+        if leaf and leaf not in topics.RESERVED and leaf not in waves:
+            self._place(spec, (leaf,), ())
+
+    def _event(self, target: Target, arrival: Arrival, pos: int) -> Event:
+        t_ns, event = json_format.decode_event(arrival.payload, arrival.at_ns)
+        self._check_time(t_ns, t_ns, arrival.at_ns)
+        return Event(pos, target.asset, t_ns, event.event)
+
+    def _check_time(self, first_ns: int, last_ns: int, at_ns: int) -> None:
+        if last_ns > at_ns + self._future_ns:
+            ahead = (last_ns - at_ns) / 1e9
+            raise DecodeError(
+                "future", f"time is {ahead:.0f} s ahead of this device's clock; set either clock"
+            )
+        if first_ns <= -(2**62):
+            raise DecodeError("time", "time is out of range")
+
+    def _take(
+        self,
+        target: Target,
+        arrival: Arrival,
+        pos: int,
+        gathered: dict[str, _Gathered],
+        shots: list[Shot],
+        refused: Refused,
+    ) -> None:
+        leaf = target.leaf
+        if target.format == "auto" and leaf and leaf != topics.READINGS:
+            found = (
+                json_format.decode(arrival.payload, arrival.at_ns) if _is_json(arrival) else None
+            )
+            if isinstance(found, tuple) and not target.units:  # one value: what most messages are
+                g = self._gathered(target.asset, gathered)
+                if leaf in g.place:
+                    self._check_time(found[0], found[0], arrival.at_ns)
+                    g.add_one(found[0], g.place[leaf], found[1], pos)
+                    return
+        if target.format == "sparkplug":
+            blocks: Found = self._sparkplug(arrival)
+        else:
+            blocks = self._decoders[target.format](arrival.payload, arrival.at_ns, target, refused)
+            if not blocks and not refused:
+                raise DecodeError("empty", "there is no reading in it")
+        # All of a message or nothing of it: it is checked before it is added.
+        ready = [self._ready(block, target, arrival.at_ns) for block in blocks]
+        for one in ready:
+            if isinstance(one, Shot):
+                shots.append(one._replace(pos=pos))
+            else:
+                asset, t_ns, values = one
+                self._gathered(asset, gathered).add(t_ns, values, pos, whole=target.whole)
+
+    def _gathered(self, asset: str, gathered: dict[str, _Gathered]) -> _Gathered:
+        g = gathered.get(asset)
+        if g is None:
+            g = gathered[asset] = _Gathered(self.class_of(asset))
+        return g
+
+    def _ready(
+        self, found: Block | Burst, target: Target, at_ns: int
+    ) -> Shot | tuple[str, NDArray[np.int64], Floats]:
+        asset = found.asset or target.asset
+        if not asset:
+            raise DecodeError("asset", "it is not said which asset it is of")
+        spec = self.class_of(asset)
+        leaf = "" if target.leaf == topics.READINGS else target.leaf
+        if isinstance(found, Burst):
+            self._check_time(found.t_ns, found.t_ns, at_ns)
+            return _shot(spec, asset, found, found.channel or leaf, target)
+        if not len(found.t_ns):
+            raise DecodeError("empty", "there is no reading in it")
+        self._check_time(int(found.t_ns.min()), int(found.t_ns.max()), at_ns)
+        names = found.channels
+        if names == ("",):
+            if not leaf:
+                raise DecodeError(
+                    "type",
+                    'a reading of several channels is {"t": ..., "v": {"channel": number}}'
+                    if target.whole
+                    else "it is not said which channel it is of",
+                )
+            names = (leaf,)
+        elif leaf and names != (leaf,):
+            raise DecodeError("type", "a table of channels belongs on the readings topic")
+        if any(wave.name == names[0] for wave in spec.waveforms):
+            return _shot(spec, asset, _as_burst(found, names[0]), names[0], target)
+        given = found.units
+        if target.units:
+            given = tuple(
+                (unit or target.units.get(name, ""))
+                for name, unit in zip(names, given or ("",) * len(names), strict=True)
+            )
+        columns = self._place(spec, names, given)
+        for name in columns.unknown:
+            if name in self.unknown_channels or len(self.unknown_channels) < 1000:
+                seen = self.unknown_channels.get(name, 0)
+                self.unknown_channels[name] = seen + len(found.t_ns)
+        return asset, found.t_ns, columns.rows(found.values, len(spec.columns))
+
+    def _place(self, spec: AssetClass, names: tuple[str, ...], given: tuple[str, ...]) -> Columns:
+        key = (spec.name, names, given)
+        columns = self._columns.get(key)
+        if columns is None:
+            columns = Columns(spec, names, given)
+            if len(self._columns) < MOST_TOPICS:
+                self._columns[key] = columns
+        return columns
+
+    def _sparkplug(self, arrival: Arrival) -> Found:
+        if self.host is None:
+            raise DecodeError("topic", "Sparkplug is not configured: [mqtt.sparkplug]")
+        heard = self.host.receive(arrival.topic, arrival.payload, arrival.at_ns)
+        self.say += heard.say
+        return heard.readings
+
+    def _auto(self, payload: bytes, at_ns: int, target: Target, refused: Refused) -> Found:
+        head = payload[:2]
+        if head == MAGIC:
+            return waveform.decode(payload, at_ns)
+        if head[:1] and 0x80 <= head[0] <= 0x9F:
+            return _senml_cbor(payload, at_ns, target, refused)
+        if payload[:200].lstrip()[:1] == b"[" and any(f in payload[:400] for f in _SENML_FIELDS):
+            return _senml_json(payload, at_ns, target, refused)
+        if target.columns and payload.lstrip()[:1] not in (b"{", b"["):
+            return _csv(payload, at_ns, target, refused)
+        return _json(payload, at_ns, target, refused)
+
+
+MAGIC = b"RW"
+_SENML_FIELDS = (b'"n"', b'"bn"')
+
+
+def _is_json(arrival: Arrival) -> bool:
+    # A waveform begins with its letters, SenML with a bracket: neither is one value.
+    return arrival.payload[:1] in _JSON_VALUE
+
+
+_JSON_VALUE = frozenset(bytes([c]) for c in b'{-0123456789nNI" \n\t')
+
+
+def _json(payload: bytes, at_ns: int, _target: Target, _refused: Refused) -> Found:
+    found = json_format.decode(payload, at_ns)
+    if isinstance(found, tuple):
+        t_ns, value = found
+        return [Block("", ("",), np.array([t_ns]), np.array([[value]], dtype=np.float64))]
+    return found
+
+
+def _lines(payload: bytes, at_ns: int, _target: Target, refused: Refused) -> Found:
+    blocks, wrong = json_format.decode_lines(payload, at_ns)
+    refused += wrong
+    return blocks
+
+
+def _csv(payload: bytes, at_ns: int, target: Target, refused: Refused) -> Found:
+    blocks, wrong = csv.decode(
+        payload, at_ns, target.columns, target.time, checksum=target.checksum
+    )
+    refused += wrong
+    return blocks
+
+
+def _cobs(payload: bytes, at_ns: int, target: Target, refused: Refused) -> Found:
+    blocks, wrong = cobs.decode_records(payload, at_ns, target.columns)
+    refused += wrong
+    return blocks
+
+
+# Imported where they are met: a megabyte or more that few devices need.
+
+
+def _senml_json(payload: bytes, at_ns: int, _target: Target, _refused: Refused) -> Found:
+    from agent.decode import senml  # noqa: PLC0415
+
+    return _meant(senml.decode_json(payload, at_ns))
+
+
+def _senml_cbor(payload: bytes, at_ns: int, _target: Target, _refused: Refused) -> Found:
+    from agent.decode import senml  # noqa: PLC0415
+
+    return _meant(senml.decode_cbor(payload, at_ns))
+
+
+def _meant(blocks: list[Block]) -> list[Block]:
+    """Return blocks with the units that SenML's names mean."""
+    try:
+        return [
+            block._replace(units=tuple(unit and units.from_senml(unit) for unit in block.units))
+            for block in blocks
+        ]
+    except ValueError as error:
+        raise DecodeError("unit", str(error)) from error
+
+
+def _as_burst(block: Block, name: str) -> Burst:
+    """Return a list of values with its times as a burst, if it is one."""
+    t_ns = block.t_ns
+    steps = np.diff(t_ns)
+    if len(block.channels) != 1 or len(t_ns) < 2 or steps.min() <= 0:
+        raise DecodeError("type", f"{name!r} is a waveform: it comes in bursts, as t0, dt and v")
+    step = (int(t_ns[-1]) - int(t_ns[0])) / (len(t_ns) - 1)
+    if np.abs(steps - step).max() > max(2.0, 0.01 * step):
+        raise DecodeError("rate", f"the samples of the waveform {name!r} are not evenly spaced")
+    unit = block.units[0] if block.units else ""
+    samples = block.values[:, 0].astype(np.float32)
+    return Burst(block.asset, name, int(t_ns[0]), 1e9 / step, unit, samples)
+
+
+def _shot(spec: AssetClass, asset: str, burst: Burst, name: str, target: Target) -> Shot:
+    index = next((i for i, wave in enumerate(spec.waveforms) if wave.name == name), -1)
+    if index < 0:
+        known = ", ".join(wave.name for wave in spec.waveforms) or "none"
+        raise DecodeError(
+            "channel", f"asset class {spec.name!r} has no waveform {name!r}; it has {known}"
+        )
+    wave = spec.waveforms[index]
+    samples = _checked(wave, burst)
+    factor, offset = _conversion(name, burst.unit or target.units.get(name, wave.unit), wave.unit)
+    if (factor, offset) != (1.0, 0.0):
+        samples = samples * np.float32(factor) + np.float32(offset)
+    return Shot(0, asset, index, burst.t_ns, samples)
+
+
+def _checked(wave: Waveform, burst: Burst) -> NDArray[np.float32]:
+    if abs(burst.rate_hz / wave.rate_hz - 1.0) > RATE_TOLERANCE:
+        raise DecodeError(
+            "rate", f"waveform {wave.name!r}: sampled at {burst.rate_hz:g} Hz, not {wave.rate_hz:g}"
+        )
+    if len(burst.samples) != wave.samples:
+        raise DecodeError(
+            "length", f"waveform {wave.name!r}: {len(burst.samples)} samples, not {wave.samples}"
+        )
+    return burst.samples
