@@ -9,6 +9,7 @@ no queue grows. Messages are numbered: the same number is the same message, in e
 """
 
 import argparse
+import functools
 import json
 import os
 import random
@@ -22,9 +23,12 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import numpy as np
+from numpy.typing import NDArray
 from paho.mqtt import client as paho
 from paho.mqtt.enums import CallbackAPIVersion
 
+from agent.decode import waveform
 from contract import topics
 from contract.errors import RunoutError
 from contract.report import Health, NodeStatus
@@ -55,6 +59,8 @@ class Shape:
         rows: in a message.
         hop: rows from one score to the next.
         span: rows that a statistic looks back on.
+        told: scores from one that is published to the next.
+        samples: of a waveform, in a message; 0: it is none.
     """
 
     name: str
@@ -62,6 +68,8 @@ class Shape:
     rows: int
     hop: int
     span: int
+    told: int = 1
+    samples: int = 0
 
     @property
     def names(self) -> list[str]:
@@ -79,6 +87,8 @@ class Shape:
         >>> SHAPES["single"].payload(1500)
         b'{"t":1767225601.500,"v":21.9118}'
         """
+        if self.samples:
+            return self._burst(number)
         row = number * self.rows
         t = f"{START_S + row // 1000}.{row % 1000:03d}"
         at = row * self.channels % _POOL
@@ -92,13 +102,35 @@ class Shape:
         pairs = ",".join(f'"{name}":{value}' for name, value in values)
         return f'{{"t":{t},"v":{{{pairs}}}}}'.encode()
 
+    def _burst(self, number: int) -> bytes:
+        at = number * 97 % (_POOL - 100)
+        t_ns = (START_S * 1000 + number) * 10**6
+        return waveform.encode(_noise(self.samples)[at : at + self.samples], RATE_HZ, t_ns=t_ns)
+
+    def tells(self, row: int) -> bool:
+        """Return whether the agent publishes the score of the vector that a row completes."""
+        vector, rest = divmod(row + 1, self.hop)
+        return rest == 0 and (vector - 1) % self.told == 0
+
+
+RATE_HZ = 25_600.0
+
+
+@functools.cache
+def _noise(samples: int) -> NDArray[np.float32]:
+    t = np.arange(samples + 9973) / RATE_HZ
+    noise = np.random.default_rng(1).normal(size=len(t))
+    return (noise + np.sin(2 * np.pi * 50.0 * t)).astype(np.float32)
+
 
 SHAPES = {
     shape.name: shape
     for shape in (
         Shape("single", channels=1, rows=1, hop=16, span=64),
-        Shape("batch100", channels=1, rows=100, hop=16, span=64),
+        # Health once a second, as configured by default: every 63rd vector of 16 ms.
+        Shape("batch100", channels=1, rows=100, hop=16, span=64, told=63),
         Shape("rows24", channels=24, rows=1, hop=1, span=16),
+        Shape("waveform4096", channels=1, rows=1, hop=1, span=16, samples=4096),
     )
 }
 
@@ -243,7 +275,7 @@ class Publisher:
             for i in range(count)
         ]
         rows = range(first * shape.rows, (first + count) * shape.rows)
-        self._scores = sum((row + 1) % shape.hop == 0 for row in rows) if scored else 0
+        self._scores = sum(map(shape.tells, rows)) if scored else 0
         self._status: NodeStatus | None = None
         self._stamps: list[float] = []
         self._acked = 0

@@ -25,14 +25,14 @@ from pathlib import Path
 
 import msgspec
 
-from benchmarks.load import SHAPES, SITE, TOLD_S, Sent, Shape
+from benchmarks.load import RATE_HZ, SHAPES, SITE, TOLD_S, Sent, Shape
 from demo import broker
 
 AGENT, PLAIN = "agent", "plain"  # as long as each other: so are the topics
 TURNS = 3
-WARM_UP = {"single": 3000, "batch100": 300, "rows24": 1500}
+WARM_UP = {"single": 3000, "batch100": 300, "rows24": 1500, "waveform4096": 400}
 """Messages before anything is measured: past what is learnt at the beginning of a life."""
-SHARE = 0.2
+SHARE = 0.5
 """Of the most that the agent takes by the clock: the rate at which delay is measured."""
 
 CONFIG = """\
@@ -46,18 +46,32 @@ port = {port}
 
 [report]
 status_s = {status_s}
+health_every_s = {every_s}
 
 [[asset_class]]
 name = "{shape.name}"
 hop = {shape.hop}
 stats = {stats}
-channels = [
-{channels}
-]
+{measured}
 
 [asset_class.health]
 kind = "moments"
 stats = {watched}
+"""
+
+
+WAVEFORM = """\
+[[asset_class.waveforms]]
+name = "{shape.names[0]}"
+unit = "m/s2"
+rate_hz = {rate_hz}
+samples = {shape.samples}
+features = [
+  "rms", "peak", "crest", "skewness", "kurtosis", "velocity_rms", "centroid", "band_500_2000",
+  "band_2000_8000", "envelope_rms", "bpfo", "bpfi", "bsf",
+]
+speed_rpm = 1480
+bearing = {{ balls = 9, ball_mm = 7.94, pitch_mm = 39.04 }}
 """
 
 
@@ -72,9 +86,14 @@ def config(shape: Shape, port: int, state: Path) -> str:
         status_s=TOLD_S,
         shape=shape,
         stats=json.dumps(stats),
+        every_s=1.0 if shape.told > 1 else 0.0,
         # Many channels are watched as an engineer would: level and spread.
-        watched=json.dumps(stats if shape.channels == 1 else stats[:2]),
-        channels="\n".join(f'  {{ name = "{name}", unit = "bar" }},' for name in shape.names),
+        watched=json.dumps(stats if shape.channels == 1 and not shape.samples else stats[:2]),
+        measured=WAVEFORM.format(shape=shape, rate_hz=RATE_HZ)
+        if shape.samples
+        else "channels = [\n"
+        + "\n".join(f'  {{ name = "{name}", unit = "bar" }},' for name in shape.names)
+        + "\n]",
     )
 
 
@@ -195,7 +214,7 @@ class Measured:
     @property
     def samples(self) -> int:
         """Return the samples in a message."""
-        return self.shape.rows * self.shape.channels
+        return max(self.shape.rows * self.shape.channels, self.shape.samples)
 
     @property
     def wall_per_s(self) -> float:
@@ -331,14 +350,16 @@ def main() -> int:
     except KeyboardInterrupt:
         return 130
     print(f"\nBroker to score in one process, QoS 1, committed; medians of {TURNS} turns\n")
-    print(f"{'':40}" + "".join(f"{m.shape.name:>12}" for m in found))
+    print(f"{'':40}" + "".join(f"{m.shape.name:>14}" for m in found))
     for text, *cells in zip(ROWS, *(m.cells() for m in found), strict=True):
-        print(f"{text:40}" + "".join(f"{cell:>12}" for cell in cells))
+        print(f"{text:40}" + "".join(f"{cell:>14}" for cell in cells))
     print(f"scikit-learn loaded: {'yes' if any(m.sklearn for m in found) else 'no'}\n")
     last: dict[str, object] = {}
     for m in found:
         cost = {"cpu_us": m.cpu_us, "bare_cpu_us": m.bare_cpu_us, "ratio": m.ratio}
         rate = {"messages_per_s_core": m.messages_per_s_core}
+        if m.shape.samples:
+            rate = {"blocks_per_s_core": m.messages_per_s_core}
         if m.shape.rows > 1:
             rate = {"samples_per_s_core": m.messages_per_s_core * m.samples}
         last[m.shape.name] = {name: round(value, 2) for name, value in (cost | rate).items()}

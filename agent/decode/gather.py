@@ -33,23 +33,23 @@ def gather(channels: Mapping[Channel, Series]) -> list[Block]:
     >>> gather(pump)[0].channels
     ('flow', 'speed')
     """
-    together: dict[tuple[str, bool, tuple[int, ...]], list[list[Channel]]] = {}
+    together: dict[tuple[str, bool, tuple[int, ...]], list[dict[str, Channel]]] = {}
     for channel, (t_ns, _) in channels.items():
         blocks = together.setdefault((channel.asset, channel.historical, tuple(t_ns)), [])
         # One name may come in two units (a position as lat and lon): not in one block.
         for block in blocks:
-            if all(other.name != channel.name for other in block):
-                block.append(channel)
+            if channel.name not in block:
+                block[channel.name] = channel
                 break
         else:
-            blocks.append([channel])
+            blocks.append({channel.name: channel})
     return [
         Block(
             asset,
-            tuple(channel.name for channel in block),
+            tuple(block),
             np.array(t_ns, dtype=np.int64),
-            np.array([channels[channel][1] for channel in block], dtype=np.float64).T,
-            tuple(channel.unit for channel in block),
+            np.array([channels[channel][1] for channel in block.values()], dtype=np.float64).T,
+            tuple([channel.unit for channel in block.values()]),
             historical,
         )
         for (asset, historical, t_ns), blocks in together.items()

@@ -172,6 +172,7 @@ class _Base(msgspec.Struct):
 
     bn: str = ""
     bt: float = 0.0
+    bt_ns: int = 0
     bu: str = ""
     bv: float | UnsetType = UNSET
     bs: float | UnsetType = UNSET
@@ -183,6 +184,7 @@ class _Base(msgspec.Struct):
             self.bn = record.bn
         if record.bt is not UNSET:
             self.bt = record.bt
+            self.bt_ns = _whole_ns(record.bt) if abs(record.bt) < _LATEST_S else 0
         if record.bu is not UNSET:
             self.bu = record.bu
         if record.bv is not UNSET:
@@ -219,7 +221,11 @@ def _resolve(records: Iterable[_Record], at_ns: int) -> list[Block]:
         channel = known.get((name, unit))
         if channel is None:
             channel = known[name, unit] = _channel(name, unit)
-        t_ns = _time_ns(base.bt, 0.0 if record.t is UNSET else record.t, at_ns)
+        t = 0.0 if record.t is UNSET else record.t
+        if base.bt_ns and abs(t) < RELATIVE_S <= base.bt + t:  # what most records have
+            t_ns = base.bt_ns + round(t * 1e9)
+        else:
+            t_ns = _time_ns(base.bt, t, at_ns)
         if s is not UNSET or base.bs is not UNSET:
             sums = Channel(channel.asset, f"{channel.name}.sum", f"{unit}.s" if unit else "s")
             times, readings = channels.setdefault(sums, ([], []))

@@ -84,8 +84,8 @@ class Envelope:
     ) -> Floats:
         """Return the mean amplitude of each line's harmonics over the median amplitude ``(k, L)``.
 
-        Noise alone gives 1 to 2, more in long bursts, where more bins lie within the slip. 0 without
-        any envelope; NaN for a line that is nowhere.
+        Noise alone gives 1 to 2, more in long bursts, where more bins lie within the slip. 0
+        without any envelope; NaN for a line that is nowhere.
         """
         power = self.power(spectra)
         k, bins = power.shape

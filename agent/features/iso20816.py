@@ -24,7 +24,8 @@ _PART_3 = {
 or shaft height 160 to 315 mm."""
 
 BOUNDARIES = {"ISO 20816-3:2022": _PART_3, "ISO 10816-3:2009": _PART_3}
-"""Edition, then group and support: A/B, B/C and C/D in mm/s rms. The newer edition kept them."""
+"""Edition, then group and support: A/B, B/C and C/D in mm/s rms; the newer edition is said to have
+kept them (from public secondary sources, not from the standards themselves)."""
 
 
 def boundaries(severity: Severity) -> tuple[float, float, float]:

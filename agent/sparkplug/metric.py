@@ -1,11 +1,13 @@
 """What a Sparkplug metric says: its value by datatype, its unit, its quality."""
 
 import math
+import re
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from agent.decode.gather import Channel
 from agent.decode.waveform import LONGEST_S, MOST_SAMPLES
 from agent.sparkplug.schema import LATEST_MS, DataType
 from contract.errors import DecodeError
@@ -16,6 +18,7 @@ UNIT = "engUnit"
 SAMPLE_RATE = "sampleRate"
 """Property of an array that is a waveform: samples a second; ours, the standard has none."""
 
+_CONTROL = re.compile(r"bdSeq$|Node Control/|Device Control/")
 _SIGNED = {DataType.Int8: 8, DataType.Int16: 16, DataType.Int32: 32, DataType.Int64: 64}
 _UNSIGNED = {DataType.UInt8: 8, DataType.UInt16: 16, DataType.UInt32: 32, DataType.UInt64: 64}
 _NUMERIC = frozenset({*_SIGNED, *_UNSIGNED, DataType.Float, DataType.Double, DataType.Boolean})
@@ -42,14 +45,16 @@ class Definition(NamedTuple):
     Attributes:
         name: as the node wrote it.
         datatype: a number of ``DataType``, or one that is not known.
-        unit: "" where the birth names none.
         rate_hz: 0 where the birth names none.
+        control: of the protocol, or a command: not a reading.
+        channel: of its readings; the unit is "" where the birth names none.
     """
 
     name: str
     datatype: int
-    unit: str
     rate_hz: float
+    control: bool
+    channel: Channel
 
 
 def text(value: str | bytes) -> str:
@@ -59,7 +64,7 @@ def text(value: str | bytes) -> str:
     return value
 
 
-def define(metric: Any) -> Definition:
+def define(metric: Any, asset: str) -> Definition:
     """Read a metric of a birth."""
     unit, rate_hz = "", 0.0
     if metric.HasField("properties"):
@@ -68,7 +73,14 @@ def define(metric: Any) -> Definition:
                 unit = text(value.string_value)
             elif key == SAMPLE_RATE:
                 rate_hz = _plain(value)
-    return Definition(text(metric.name), metric.datatype, unit, rate_hz)
+    name = text(metric.name)
+    return Definition(
+        name,
+        metric.datatype,
+        rate_hz,
+        _CONTROL.match(name) is not None,
+        Channel(asset, name.replace("/", "."), unit),
+    )
 
 
 def is_number(datatype: int) -> bool:
@@ -124,15 +136,14 @@ def array(metric: Any, datatype: int) -> NDArray[np.float32] | None:
         return np.frombuffer(data, element).astype(np.float32, copy=False)
 
 
-def check_rate(rate_hz: float, count: int) -> float:
-    """Return the rate if a waveform can have it.
+def check_rate(rate_hz: float, count: int) -> None:
+    """Refuse a rate that a waveform cannot have.
 
     Raises:
         DecodeError: ``value``.
     """
     if not (0 < rate_hz < math.inf and count <= rate_hz * LONGEST_S):
         raise DecodeError("value", f"{SAMPLE_RATE} {rate_hz} Hz: {count} samples last below a day")
-    return rate_hz
 
 
 def time_ns(metric: Any, payload_ms: int, at_ns: int) -> int:

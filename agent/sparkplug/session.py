@@ -1,6 +1,5 @@
 """What a host application knows of one edge node: its births, and the order of its messages."""
 
-import re
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -28,7 +27,6 @@ MOST_DEVICES = 1024
 MOST_HELD = 64
 """Messages of one node that came early."""
 
-_CONTROL = re.compile(r"bdSeq$|Node Control/|Device Control/")
 _NEVER_NS = -(2**62)
 
 
@@ -236,7 +234,7 @@ class Session:
         for metric in read.metrics:
             if not metric.HasField("name"):
                 raise DecodeError("metric", f"{where.verb} with a metric that has no name")
-            definition = define(metric)
+            definition = define(metric, births.asset)
             births.by_name[definition.name] = definition
             if metric.HasField("alias"):
                 if metric.alias in births.by_alias:
@@ -248,9 +246,11 @@ class Session:
         channels: dict[Channel, Series] = {}
         readings: list[Block | Burst] = []
         left_out, unknown = 0, False
+        payload_ms = read.timestamp
         for metric in read.metrics:
-            if metric.HasField("name"):
-                definition = births.by_name.get(metric.name)
+            name = metric.name
+            if name:
+                definition = births.by_name.get(name)
             elif self._sure:
                 definition = births.by_alias.get(metric.alias)
             else:
@@ -259,22 +259,27 @@ class Session:
             if definition is None:
                 unknown = True
                 continue
-            if _CONTROL.match(definition.name):
+            _, datatype, rate_hz, control, channel = definition
+            if control:
                 continue
-            datatype = metric.datatype or definition.datatype
-            name = definition.name.replace("/", ".")
-            t_ns = time_ns(metric, read.timestamp, at_ns)
+            datatype = metric.datatype or datatype
+            t_ns = time_ns(metric, payload_ms, at_ns)
             if is_number(datatype):
-                channel = Channel(births.asset, name, definition.unit, metric.is_historical)
-                times, values = channels.setdefault(channel, ([], []))
-                values.append(number(metric, datatype))
-                times.append(t_ns)
-            elif datatype in ARRAYS and definition.rate_hz:
+                if metric.is_historical:
+                    channel = channel._replace(historical=True)
+                value = number(metric, datatype)
+                series = channels.get(channel)
+                if series is None:
+                    channels[channel] = ([t_ns], [value])
+                else:
+                    series[0].append(t_ns)
+                    series[1].append(value)
+            elif datatype in ARRAYS and rate_hz:
                 samples = array(metric, datatype)
                 if samples is not None:
-                    rate_hz = check_rate(definition.rate_hz, len(samples))
-                    unit = definition.unit
-                    readings.append(Burst(births.asset, name, t_ns, rate_hz, unit, samples))
+                    check_rate(rate_hz, len(samples))
+                    burst = Burst(births.asset, channel.name, t_ns, rate_hz, channel.unit, samples)
+                    readings.append(burst)
             else:
                 left_out += 1
         readings += gather(channels)
