@@ -277,23 +277,20 @@ class Assembler:
         shots: list[Shot],
         refused: Refused,
     ) -> None:
-        leaf = target.leaf
-        if target.format == "auto" and leaf and leaf != topics.READINGS:
-            found = (
-                json_format.decode(arrival.payload, arrival.at_ns) if _is_json(arrival) else None
-            )
-            if isinstance(found, tuple) and not target.units:  # one value: what most messages are
-                g = self._gathered(target.asset, gathered)
-                if leaf in g.place:
-                    self._check_time(found[0], found[0], arrival.at_ns)
-                    g.add_one(found[0], g.place[leaf], found[1], pos)
-                    return
+        blocks: Found
         if target.format == "sparkplug":
-            blocks: Found = self._sparkplug(arrival)
+            blocks = self._sparkplug(arrival)
+        elif target.format == "auto" and _is_json(arrival):
+            found = json_format.decode(arrival.payload, arrival.at_ns)
+            if isinstance(found, tuple):  # one value: what most messages are
+                if self._add_one(found, target, arrival, pos, gathered):
+                    return
+                found = [_named("", found)]
+            blocks = found
         else:
             blocks = self._decoders[target.format](arrival.payload, arrival.at_ns, target, refused)
-            if not blocks and not refused:
-                raise DecodeError("empty", "there is no reading in it")
+        if not blocks and not refused and target.format != "sparkplug":
+            raise DecodeError("empty", "there is no reading in it")
         # All of a message or nothing of it: it is checked before it is added.
         ready = [self._ready(block, target, arrival.at_ns) for block in blocks]
         for one in ready:
@@ -302,6 +299,28 @@ class Assembler:
             else:
                 asset, t_ns, values = one
                 self._gathered(asset, gathered).add(t_ns, values, pos, whole=target.whole)
+
+    def _add_one(
+        self,
+        found: json_format.Reading,
+        target: Target,
+        arrival: Arrival,
+        pos: int,
+        gathered: dict[str, _Gathered],
+    ) -> bool:
+        """Add one value of a channel that the topic names, if it is as plain as that."""
+        if target.units or not target.asset:
+            return False
+        g = gathered.get(target.asset)
+        if g is None:
+            g = _Gathered(self.class_of(target.asset))
+        column = g.place.get(target.leaf)
+        if column is None:
+            return False
+        self._check_time(found[0], found[0], arrival.at_ns)
+        gathered[target.asset] = g
+        g.add_one(found[0], column, found[1], pos)
+        return True
 
     def _gathered(self, asset: str, gathered: dict[str, _Gathered]) -> _Gathered:
         g = gathered.get(asset)
@@ -384,18 +403,22 @@ _SENML_FIELDS = (b'"n"', b'"bn"')
 
 
 def _is_json(arrival: Arrival) -> bool:
-    # A waveform begins with its letters, SenML with a bracket: neither is one value.
+    # A waveform begins with its letters, SenML with a bracket, CBOR above all letters.
     return arrival.payload[:1] in _JSON_VALUE
 
 
-_JSON_VALUE = frozenset(bytes([c]) for c in b'{-0123456789nNI" \n\t')
+_JSON_VALUE = frozenset(bytes([c]) for c in b'{-0123456789nNI"')
+
+
+def _named(asset: str, found: json_format.Reading) -> Block:
+    t_ns, value = found
+    return Block(asset, ("",), np.array([t_ns]), np.array([[value]], dtype=np.float64))
 
 
 def _json(payload: bytes, at_ns: int, _target: Target, _refused: Refused) -> Found:
     found = json_format.decode(payload, at_ns)
     if isinstance(found, tuple):
-        t_ns, value = found
-        return [Block("", ("",), np.array([t_ns]), np.array([[value]], dtype=np.float64))]
+        return [_named("", found)]
     return found
 
 

@@ -76,7 +76,7 @@ def _run(arguments: argparse.Namespace) -> int:
 
     config = load(arguments.config, arguments.set)
     set_up(logging.DEBUG if arguments.verbose else logging.INFO)
-    intake = Intake(config.limits.intake)
+    intake = Intake(config.limits.intake, round(config.limits.intake_mb * 1e6))
     stopping: list[int] = []
 
     def stop(number: int, _frame: object) -> None:

@@ -154,12 +154,14 @@ class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     Attributes:
         intake: messages waiting to be processed.
+        intake_mb: of their payload.
         future_s: a reading may be this far ahead of the device's clock.
         quarantine: unreadable messages kept for a look.
         assets: machines one agent takes on.
     """
 
     intake: Count = 20_000
+    intake_mb: Positive = 4.0
     future_s: Positive = 300.0
     quarantine: Count = 1000
     assets: Count = 1000

@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Sequence
 from typing import NamedTuple
 
-MOST_BYTES = 128 * 1024
+MOST_BYTES = 256 * 1024
 """Of payload in one batch: enough to share a commit, little enough to be decoded in 60 MB."""
 
 
@@ -29,14 +29,24 @@ class Arrival(NamedTuple):
 class Intake:
     """Sources put, the main thread takes what there is; a full intake makes sources wait.
 
-    What one read of a source brought is put at once, so that the bound is passed by that at most.
+    What one read of a source brought is put at once, so that the bounds are passed by that at most.
+
+    Args:
+        size: messages that may wait.
+        most_bytes: of payload that may wait.
     """
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, size: int, most_bytes: int = 8 * 1024 * 1024) -> None:
         self._size = size
+        self._most_bytes = most_bytes
         self._waiting: deque[Arrival] = deque()
+        self._bytes = 0
         self._changed = threading.Condition()
         self._closed = False
+
+    @property
+    def _full(self) -> bool:
+        return len(self._waiting) >= self._size or self._bytes >= self._most_bytes
 
     def put(self, arrival: Arrival) -> None:
         """Add a message; called from a source's thread, waits while the intake is full."""
@@ -44,12 +54,14 @@ class Intake:
 
     def put_all(self, arrivals: Sequence[Arrival]) -> None:
         """Add messages; called from a source's thread, waits while the intake is full."""
+        size = sum([len(arrival.payload) for arrival in arrivals])
         with self._changed:
-            while len(self._waiting) >= self._size and not self._closed:
+            while self._full and not self._closed:
                 self._changed.wait()
             if not self._closed:
                 was_empty = not self._waiting
                 self._waiting.extend(arrivals)
+                self._bytes += size
                 if was_empty:
                     self._changed.notify_all()
 
@@ -67,18 +79,19 @@ class Intake:
                 self._changed.wait(left)
             if more_s and self._waiting:
                 deadline = time.monotonic() + more_s
-                while len(self._waiting) < self._size and not self._closed:
+                while not self._full and not self._closed:
                     left = deadline - time.monotonic()
                     if left <= 0:
                         break
                     self._changed.wait(left)
+            was_full = self._full
             taken: list[Arrival] = []
             size = 0
-            was_full = len(self._waiting) >= self._size
             while self._waiting and size < MOST_BYTES:
                 arrival = self._waiting.popleft()
                 taken.append(arrival)
                 size += len(arrival.payload)
+            self._bytes -= size
             if was_full:
                 self._changed.notify_all()
         return taken

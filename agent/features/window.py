@@ -76,6 +76,7 @@ class Window:
                 by_length.setdefault(int(digits), {})[kind] = row
                 if kind == "mean":
                     means.append(int(digits))
+        self._remembers = bool(self._ewma or self._dev or self._all >= 0)
         self._wanted = [_Wanted(n, rows) for n, rows in sorted(by_length.items())]
         self._short = min(means, default=1)
         self.length = max([w.length for w in self._wanted] + [self._short, hop, keep])
@@ -121,26 +122,27 @@ class Window:
         if self._count % self._hop + n < self._hop:  # most single rows
             self._store(values)
             return NONE, np.empty((0, len(self._stats) * self._channels))
-        rows: list[NDArray[np.int64]] = []
-        found: list[Floats] = []
-        at = 0
-        while at < n:
-            room = len(self._buffer) - min(self._end, self.length)
-            take = min(room, n - at)
-            piece = values[at : at + take]
-            before = self._count
-            self._store(piece)
-            # Counts of rows of this life at which a hop ends, within this piece.
-            ends = np.arange(before // self._hop + 1, self._count // self._hop + 1) * self._hop
-            if len(ends):
-                X = self._vectors(ends)
-                whole = ends >= self._warmup
-                rows.append(ends[whole] - (before - at) - 1)
-                found.append(X[whole])
-            at += take
-        if len(found) == 1:
-            return rows[0], found[0]
-        return np.concatenate(rows), np.concatenate(found)
+        small = self._buffer
+        keep = min(self._end, self.length)
+        if n > len(small) - keep:
+            # More than the buffer is for: one as large as it takes, for this once.
+            self._buffer = np.concatenate([small[self._end - keep : self._end], values])
+            self._end = keep
+        before = self._count
+        self._store(values)
+        # Counts of rows of this life at which a hop ends, within these.
+        first, last = before // self._hop + 1, self._count // self._hop
+        ends = np.arange(first, last + 1) * self._hop
+        ends = ends[ends >= self._warmup] if not self._remembers else ends
+        X = self._vectors(ends) if len(ends) else np.empty((0, len(self)))
+        whole = ends >= self._warmup
+        if not whole.all():
+            ends, X = ends[whole], X[whole]
+        if self._buffer is not small:
+            keep = min(self._end, self.length)
+            small[:keep] = self._buffer[self._end - keep : self._end]
+            self._buffer, self._end = small, keep
+        return ends - before - 1, X
 
     def _store(self, rows: Floats) -> None:
         n = len(rows)
