@@ -1,6 +1,7 @@
 """The loop: take what there is, journal it, judge it, commit, acknowledge, publish."""
 
 import logging
+import threading
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -216,6 +217,7 @@ def run(config: AgentConfig, stopping: Callable[[], bool], intake: Intake) -> No
         for source in sources.values():
             opened.callback(source.close)
             source.open(intake.put)
+        opened.callback(intake.close)  # before the others: who puts must not wait for nobody
         loop.run(stopping)
 
 
@@ -364,14 +366,31 @@ class _Loop:
             self._told = None  # tell it again once there is somebody to tell
 
     def _end(self) -> None:
-        """Leave tidily: everything said, a checkpoint, and offline on the status topic."""
+        """Leave tidily: all that came whole judged, all said, a checkpoint, offline in the status.
+
+        What the broker sent and is not acknowledged comes again.
+        """
+        self._close_sources()
         deadline = time.monotonic() + 3.0
         self._tell(online=False)
         while self._link.connected.is_set() and time.monotonic() < deadline:
             self._publisher.pump()
             if self._publisher.idle:
                 break
-            self._intake.take(0.02)
+            self._link.wait_for_acks(0.02)
         self._publisher.save()
         self._engine.checkpoint()
         log.info("stopped", extra={"readings": self._engine.pipeline.counts.readings})
+
+    def _close_sources(self) -> None:
+        """End the sources, and take what they still hand over: who puts may have to wait for us."""
+        if not self._sources:
+            return
+        closing = [threading.Thread(target=source.close) for source in self._sources.values()]
+        for thread in closing:
+            thread.start()
+        deadline = time.monotonic() + 10.0
+        while any(thread.is_alive() for thread in closing) and time.monotonic() < deadline:
+            self._turn()
+        while len(self._intake):
+            self._turn()

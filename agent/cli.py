@@ -97,8 +97,10 @@ def _give_memory_back() -> None:
     if platform.libc_ver()[0] == "glibc":
         import ctypes
 
-        m_mmap_threshold = -3  # malloc.h
-        ctypes.CDLL(None).mallopt(m_mmap_threshold, 256 * 1024)
+        m_mmap_threshold, m_arena_max = -3, -8  # malloc.h
+        libc = ctypes.CDLL(None)
+        libc.mallopt(m_mmap_threshold, 256 * 1024)
+        libc.mallopt(m_arena_max, 1)  # one heap for all threads: they take turns anyway
 
 
 def _check(arguments: argparse.Namespace) -> int:

@@ -161,7 +161,7 @@ class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """
 
     intake: Count = 20_000
-    intake_mb: Positive = 4.0
+    intake_mb: Positive = 2.0
     future_s: Positive = 300.0
     quarantine: Count = 1000
     assets: Count = 1000

@@ -42,7 +42,7 @@ class Intake:
         self._waiting: deque[Arrival] = deque()
         self._bytes = 0
         self._changed = threading.Condition()
-        self._closed = False
+        self._interrupted = self._closed = False
 
     @property
     def _full(self) -> bool:
@@ -58,12 +58,13 @@ class Intake:
         with self._changed:
             while self._full and not self._closed:
                 self._changed.wait()
-            if not self._closed:
-                was_empty = not self._waiting
-                self._waiting.extend(arrivals)
-                self._bytes += size
-                if was_empty:
-                    self._changed.notify_all()
+            if self._closed:
+                return
+            was_empty = not self._waiting
+            self._waiting.extend(arrivals)
+            self._bytes += size
+            if was_empty:
+                self._changed.notify_all()
 
     def take(self, timeout_s: float, more_s: float = 0.0) -> list[Arrival]:
         """Return what waits, up to ``MOST_BYTES``; after ``timeout_s`` if there is nothing yet.
@@ -72,18 +73,19 @@ class Intake:
         """
         deadline = time.monotonic() + timeout_s
         with self._changed:
-            while not self._waiting and not self._closed:
+            while not self._waiting and not self._interrupted:
                 left = deadline - time.monotonic()
                 if left <= 0:
                     break
                 self._changed.wait(left)
             if more_s and self._waiting:
                 deadline = time.monotonic() + more_s
-                while not self._full and not self._closed:
+                while not self._full:
                     left = deadline - time.monotonic()
                     if left <= 0:
                         break
                     self._changed.wait(left)
+            self._interrupted = False
             was_full = self._full
             taken: list[Arrival] = []
             size = 0
@@ -97,7 +99,13 @@ class Intake:
         return taken
 
     def wake(self) -> None:
-        """End a wait early, with whatever is there; sources that still put are not held up."""
+        """End a wait for messages early, this one or the next."""
+        with self._changed:
+            self._interrupted = True
+            self._changed.notify_all()
+
+    def close(self) -> None:
+        """Take nothing on any more, and hold nobody up who puts."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()

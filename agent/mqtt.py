@@ -240,7 +240,7 @@ class Link:
         self._filters = list(filters)
         self._persistent = persistent
         self._acked: list[int] = []
-        self._lock = threading.Lock()
+        self._lock = threading.Condition()
         self._mid = 0
         self._failures = 0
         self._topics: dict[str, bytes] = {}
@@ -348,6 +348,12 @@ class Link:
             self._write(b"".join(parts))
         return numbers
 
+    def wait_for_acks(self, timeout_s: float) -> None:
+        """Wait until the broker has taken something on, or for so long."""
+        with self._lock:
+            if not self._acked:
+                self._lock.wait(timeout_s)
+
     def _write(self, packets: bytes) -> None:
         # As an acknowledgement, of which paho keeps no account.
         self._client._packet_queue(0x40, packets, 0, 0)  # noqa: SLF001
@@ -365,6 +371,7 @@ class Link:
     def _take_on(self, numbers: list[int]) -> None:
         with self._lock:
             self._acked += numbers
+            self._lock.notify_all()
 
     def _on_connect(
         self, client: paho.Client, _data: Any, _flags: Any, reason: Any, _p: Any

@@ -204,7 +204,7 @@ def cluster(X: Floats, k: int, seed: int) -> Labels | None:
     return best
 
 
-def _spread_out(X: Floats, k: int, rng: np.random.Generator) -> Floats | None:
+def _spread_out(X: Floats, k: int, rng: "np.random.Generator") -> Floats | None:
     """Return k rows ``(k, d)`` drawn far from each other; None if fewer differ."""
     centres = [X[rng.integers(len(X))]]
     while len(centres) < k:

@@ -11,17 +11,19 @@ import time
 from collections.abc import Mapping
 from http import HTTPStatus
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import msgspec
 
 from agent.intake import Arrival
 from agent.sources.buffer import Buffer
-from agent.sources.connections import Server
 from agent.sources.source import Put, SourceCounts, check_columns, loud
 from contract import topics
 from contract.config import is_loopback
 from contract.errors import ConfigError
+
+if TYPE_CHECKING:
+    from agent.sources.connections import Server
 
 log = logging.getLogger("runout.http")
 
@@ -111,6 +113,8 @@ class HttpSource:
                 return
             config = self.config
             try:
+                from agent.sources.connections import Server  # noqa: PLC0415  # 2 MB
+
                 self._server = Server(self)
             except OSError as error:
                 raise ConfigError(

@@ -10,7 +10,6 @@ from typing import Annotated, Any, Literal, Protocol
 from urllib.parse import urlsplit
 
 import msgspec
-import serial
 
 from agent.intake import Arrival
 from agent.sources.buffer import Buffer, WhenFull
@@ -107,15 +106,20 @@ class _DevicePort:
     """A port of pyserial: a character is waited for, then all there is is taken."""
 
     def __init__(self, config: Serial) -> None:
-        self.device: Any = serial.serial_for_url(
-            config.url,
-            baudrate=config.baud,
-            bytesize=config.bytesize,
-            parity=config.parity,
-            stopbits=config.stopbits,
-            timeout=_TURN_S,
-            exclusive=True,  # two readers would each get half of every line
-        )
+        try:
+            import serial  # noqa: PLC0415  # where there is a port
+
+            self.device: Any = serial.serial_for_url(
+                config.url,
+                baudrate=config.baud,
+                bytesize=config.bytesize,
+                parity=config.parity,
+                stopbits=config.stopbits,
+                timeout=_TURN_S,
+                exclusive=True,  # two readers would each get half of every line
+            )
+        except ValueError as error:  # as when the other end rejects a baud rate
+            raise OSError(str(error)) from error
 
     def read_some(self) -> bytes:
         first: bytes = self.device.read(1)

@@ -131,6 +131,15 @@ def test_a_port_that_another_program_holds_is_waited_for(
     taken.wait_for(b"1,2\n")
 
 
+def test_a_port_that_rejects_its_settings_is_told_and_tried_again(
+    start: Start, taken: Taken
+) -> None:
+    source = csv_port("alt:///dev/null?class=NoSuchPort")
+    start(source)
+    taken.wait_said(NO_PORT)
+    assert source.alive
+
+
 def test_a_loop_hears_what_it_says(start: Start, taken: Taken) -> None:
     source = csv_port("loop://")
     start(source)
