@@ -130,7 +130,8 @@ SHAPES = {
         # Health once a second, as configured by default: every 63rd vector of 16 ms.
         Shape("batch100", channels=1, rows=100, hop=16, span=64, told=63),
         Shape("rows24", channels=24, rows=1, hop=1, span=16),
-        Shape("waveform4096", channels=1, rows=1, hop=1, span=16, samples=4096),
+        # A burst a millisecond, health ten times a second.
+        Shape("waveform4096", channels=1, rows=1, hop=1, span=16, told=100, samples=4096),
     )
 }
 

@@ -86,7 +86,7 @@ def config(shape: Shape, port: int, state: Path) -> str:
         status_s=TOLD_S,
         shape=shape,
         stats=json.dumps(stats),
-        every_s=1.0 if shape.told > 1 else 0.0,
+        every_s=(0.1 if shape.samples else 1.0) if shape.told > 1 else 0.0,
         # Many channels are watched as an engineer would: level and spread.
         watched=json.dumps(stats if shape.channels == 1 and not shape.samples else stats[:2]),
         measured=WAVEFORM.format(shape=shape, rate_hz=RATE_HZ)

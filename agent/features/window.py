@@ -18,7 +18,7 @@ from contract.arrays import Floats
 AT_ONCE = 16_384
 """Values in the windows that are computed together: they stay in the cache of a small processor."""
 
-SIDE_BY_SIDE = 64
+SIDE_BY_SIDE = 256
 """Values that one inner loop runs over where there are few channels."""
 
 NONE = np.empty(0, dtype=np.int64)
