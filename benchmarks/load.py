@@ -34,7 +34,6 @@ from contract.errors import RunoutError
 from contract.report import Health, NodeStatus
 
 SITE = "bench"
-ASSET = "pump-1"
 START_S = 1_767_225_600
 """Time of the first row; the rows follow each other by a millisecond."""
 UNACKED = 1000
@@ -61,6 +60,7 @@ class Shape:
         span: rows that a statistic looks back on.
         told: scores from one that is published to the next.
         samples: of a waveform, in a message; 0: it is none.
+        assets: that speak in turns, a row a message.
     """
 
     name: str
@@ -70,16 +70,25 @@ class Shape:
     span: int
     told: int = 1
     samples: int = 0
+    assets: int = 1
 
     @property
     def names(self) -> list[str]:
         """Return the names of the channels."""
         return [f"c{i:02d}" for i in range(1, self.channels + 1)]
 
-    def topic(self, node: str) -> str:
+    def topic(self, node: str, number: int = 0) -> str:
         """Return where the messages go."""
         leaf = self.names[0] if self.channels == 1 else topics.READINGS
-        return topics.asset_topic(SITE, node, ASSET, leaf)
+        return topics.asset_topic(SITE, node, self.asset(number), leaf)
+
+    def asset(self, number: int) -> str:
+        """Return which asset a message is of."""
+        return f"pump-{number % self.assets + 1}"
+
+    def row(self, number: int) -> int:
+        """Return the number of a message's first row among those of its asset."""
+        return number // self.assets * self.rows
 
     def payload(self, number: int) -> bytes:
         """Return the message of a number.
@@ -89,7 +98,7 @@ class Shape:
         """
         if self.samples:
             return self._burst(number)
-        row = number * self.rows
+        row = self.row(number)
         t = f"{START_S + row // 1000}.{row % 1000:03d}"
         at = row * self.channels % _POOL
         if self.rows > 1:
@@ -134,6 +143,17 @@ SHAPES = {
         Shape("waveform4096", channels=1, rows=1, hop=1, span=16, told=100, samples=4096),
     )
 }
+SCALES = {
+    shape.name: shape
+    for shape in (
+        *(
+            Shape(f"assets{n}", 8, 1, hop=4, span=16, told=250, assets=n)
+            for n in (1, 10, 100, 1000)
+        ),
+        *(Shape(f"channels{n}", n, 1, hop=4, span=16, told=250) for n in (2, 16, 64)),
+    )
+}
+"""A row of 8 channels a message from ever more assets, and ever more channels of one."""
 
 _POOL = 9973  # a prime: windows come again only after that many
 _rng = random.Random(1)  # noqa: S311  # noise, no secret
@@ -270,19 +290,24 @@ class Publisher:
         self._shape = shape
         self._first = first
         self._count = count
-        topic = _text(shape.topic(node))
-        self._packets = [
-            _packet(0x32, topic + (i % 65535 + 1).to_bytes(2, "big") + shape.payload(first + i))
-            for i in range(count)
-        ]
-        rows = range(first * shape.rows, (first + count) * shape.rows)
-        self._scores = sum(map(shape.tells, rows)) if scored else 0
+        self._packets = []
+        self._scores = 0
+        self._sent_as: dict[tuple[str, int], int] = {}
+        """Place among our messages of the one with a score's row, by asset and row."""
+        for i in range(count):
+            number = first + i
+            head = _text(shape.topic(node, number)) + (i % 65535 + 1).to_bytes(2, "big")
+            self._packets.append(_packet(0x32, head + shape.payload(number)))
+            row = shape.row(number)
+            for told in filter(shape.tells, range(row, row + shape.rows)):
+                self._sent_as[shape.asset(number), told] = i
+        self._scores = len(self._sent_as) if scored else 0
         self._status: NodeStatus | None = None
         self._stamps: list[float] = []
         self._acked = 0
         self._heard: list[tuple[float, bytes]] = []
         self._status_topic = topics.status_topic(SITE, node)
-        health = topics.asset_topic(SITE, node, ASSET, topics.HEALTH)
+        health = topics.asset_topic(SITE, node, "+", topics.HEALTH)
         wanted = [self._status_topic, health] if scored else [self._status_topic]
         self._wire = Wire(port, f"bench-send-{os.getpid()}", wanted)
 
@@ -361,8 +386,9 @@ class Publisher:
         decoder = msgspec.json.Decoder(Health)
         latencies = []
         for at, payload in self._heard:
-            row = round((decoder.decode(payload).t - START_S) * 1000)
-            stamp = self._stamps[row // self._shape.rows - self._first]
+            health = decoder.decode(payload)
+            row = round((health.t - START_S) * 1000)
+            stamp = self._stamps[self._sent_as[health.asset, row]]
             latencies.append((at - stamp) * 1e3)
         return latencies
 
@@ -404,14 +430,14 @@ def main() -> int:
     parser.add_argument("do", choices=["send", "count"])
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--node", required=True)
-    parser.add_argument("--shape", choices=list(SHAPES), required=True)
+    parser.add_argument("--shape", choices=[*SHAPES, *SCALES], required=True)
     parser.add_argument("--first", type=int, default=0, help="number of the first message")
     parser.add_argument("--count", type=int, default=0, help="messages; 0: only wait for the node")
     parser.add_argument("--rate", type=float, default=0.0, help="messages a second; 0: the most")
     parser.add_argument("--pid", type=int, default=0, help="whose processor time is measured")
     parser.add_argument("--scored", action="store_true", help="wait for the scores too")
     arguments = parser.parse_args()
-    shape = SHAPES[arguments.shape]
+    shape = (SHAPES | SCALES)[arguments.shape]
     if arguments.do == "count":
         count(arguments.port, arguments.node, shape)
     try:

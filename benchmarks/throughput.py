@@ -283,9 +283,9 @@ def measure(bench: Bench, shape: Shape, seconds: float) -> Measured:
             )
         )
         bench.send(shape, AGENT, 0, 0)
-        found.rest_mb = _memory_mb(agent, "VmRSS")
+        found.rest_mb = memory_mb(agent, "VmRSS")
         found.sklearn = "sklearn" in Path(f"/proc/{agent}/maps").read_text(encoding="utf-8")
-        first, n = 0, WARM_UP[shape.name]
+        first, n = 0, WARM_UP.get(shape.name, 1500 + 80 * shape.assets)
         warm = bench.send(shape, AGENT, first, n)
         bench.send(shape, PLAIN, first, n)
         first += n
@@ -297,11 +297,12 @@ def measure(bench: Bench, shape: Shape, seconds: float) -> Measured:
         rate = SHARE * found.wall_per_s
         n = max(int(1.5 * seconds * rate), shape.hop)
         found.paced = bench.send(shape, AGENT, first, n, rate=rate, pid=agent)
-        found.peak_mb = _memory_mb(agent, "VmHWM")
+        found.peak_mb = memory_mb(agent, "VmHWM")
     return found
 
 
-def _memory_mb(pid: int, key: str) -> float:
+def memory_mb(pid: int, key: str) -> float:
+    """Return what ``/proc`` says of a process's memory: ``VmRSS`` now, ``VmHWM`` at its highest."""
     for line in Path(f"/proc/{pid}/status").read_text(encoding="utf-8").splitlines():
         if line.startswith(f"{key}:"):
             return int(line.split()[1]) / 1024
