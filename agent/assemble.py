@@ -106,11 +106,11 @@ class _Gathered:
         self.asset_class = asset_class
         self.width = len(asset_class.columns)
         self.place = {channel.name: i for i, channel in enumerate(asset_class.channels)}
-        self.empty: list[float | None] = [None] * self.width
+        self.empty: list[float | list[float | None] | None] = [None] * self.width
         self.parts: list[tuple[NDArray[np.int64], Floats, NDArray[np.int64], NDArray[np.bool_]]]
         self.parts = []
         self.t: list[int] = []
-        self.values: list[float | None] = []
+        self.values: list[float | list[float | None] | None] = []  # no list among them
         self.pos: list[int] = []
         self.whole: list[bool] = []
 
@@ -120,17 +120,16 @@ class _Gathered:
         n = len(t_ns)
         self.parts.append((t_ns, values, np.full(n, pos), np.full(n, whole)))
 
-    def add_one(self, t_ns: int, column: int, value: float | None, pos: int) -> None:
-        """Add one value."""
+    def add_row(
+        self, t_ns: int, row: list[float | list[float | None] | None], pos: int, *, whole: bool
+    ) -> None:
+        """Add the values of the channels, in their order; None: nothing is said."""
         self.t.append(t_ns)
-        if self.width == 1:
-            self.values.append(value)
-        else:
-            row = self.empty.copy()
-            row[column] = value
-            self.values += row
+        self.values += row
+        if len(row) < self.width:
+            self.values += [None] * (self.width - len(row))
         self.pos.append(pos)
-        self.whole.append(self.width == 1)
+        self.whole.append(whole)
 
     def _gather(self) -> None:
         if self.t:
@@ -282,10 +281,10 @@ class Assembler:
             blocks = self._sparkplug(arrival)
         elif target.format == "auto" and _is_json(arrival):
             found = json_format.decode(arrival.payload, arrival.at_ns)
-            if isinstance(found, tuple):  # one value: what most messages are
+            if isinstance(found, tuple):  # one moment: what most messages are of
                 if self._add_one(found, target, arrival, pos, gathered):
                     return
-                found = [_named("", found)]
+                found = [_named(found)]
             blocks = found
         else:
             blocks = self._decoders[target.format](arrival.payload, arrival.at_ns, target, refused)
@@ -308,18 +307,26 @@ class Assembler:
         pos: int,
         gathered: dict[str, _Gathered],
     ) -> bool:
-        """Add one value of a channel that the topic names, if it is as plain as that."""
+        """Add one moment of an asset that the topic names, if it is as plain as that."""
         if target.units or not target.asset:
             return False
         g = gathered.get(target.asset)
         if g is None:
             g = _Gathered(self.class_of(target.asset))
-        column = g.place.get(target.leaf)
-        if column is None:
-            return False
-        self._check_time(found[0], found[0], arrival.at_ns)
+        t_ns, value = found
+        if isinstance(value, dict):
+            if target.leaf != topics.READINGS or value.keys() != g.place.keys():
+                return False
+            row = [value[name] for name in g.place]
+        else:
+            column = g.place.get(target.leaf)
+            if column is None:
+                return False
+            row = g.empty.copy()
+            row[column] = value
+        self._check_time(t_ns, t_ns, arrival.at_ns)
         gathered[target.asset] = g
-        g.add_one(found[0], column, found[1], pos)
+        g.add_row(t_ns, row, pos, whole=target.whole or g.width == 1)
         return True
 
     def _gathered(self, asset: str, gathered: dict[str, _Gathered]) -> _Gathered:
@@ -410,15 +417,18 @@ def _is_json(arrival: Arrival) -> bool:
 _JSON_VALUE = frozenset(bytes([c]) for c in b'{-0123456789nNI"')
 
 
-def _named(asset: str, found: json_format.Reading) -> Block:
+def _named(found: json_format.Reading) -> Block:
     t_ns, value = found
-    return Block(asset, ("",), np.array([t_ns]), np.array([[value]], dtype=np.float64))
+    if isinstance(value, dict):
+        values = np.array([list(value.values())], dtype=np.float64)
+        return Block("", tuple(value), np.array([t_ns]), values)
+    return Block("", ("",), np.array([t_ns]), np.array([[value]], dtype=np.float64))
 
 
 def _json(payload: bytes, at_ns: int, _target: Target, _refused: Refused) -> Found:
     found = json_format.decode(payload, at_ns)
     if isinstance(found, tuple):
-        return [_named("", found)]
+        return [_named(found)]
     return found
 
 

@@ -47,6 +47,14 @@ class _Times:
         self._buffer[self._end : self._end + len(t_ns)] = t_ns
         self._end += len(t_ns)
 
+    def add(self, t_ns: int) -> None:
+        """Add a time later than all before."""
+        if self._end == len(self._buffer):
+            self._buffer[:RECENT] = self._buffer[-RECENT:]
+            self._end = RECENT
+        self._buffer[self._end] = t_ns
+        self._end += 1
+
     def __contains__(self, t_ns: int) -> bool:
         known = self.array()
         at = int(known.searchsorted(t_ns))
@@ -79,6 +87,12 @@ class Frame:
         whole: NDArray[np.bool_],
     ) -> Joined:
         """Take readings ``(n, C)`` in the order of arrival; NaN: nothing was said of it."""
+        if len(t_ns) == 1 and self._open_ns is None:  # the same, without the ceremony
+            t = int(t_ns[0])
+            if t > self.last_ns and (whole[0] or not np.isnan(values).any()):
+                self.last_ns = t
+                self._recent.add(t)
+                return Joined(t_ns, values, pos, 0, 0)
         if (
             self._open_ns is None
             and t_ns[0] > self.last_ns

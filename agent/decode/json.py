@@ -32,8 +32,10 @@ from contract.errors import DecodeError
 from contract.report import LifeEvent
 
 Number = float | None
-Reading = tuple[int, float | None]
-"""One value without a name: nanoseconds since 1970 UTC, and the value."""
+Row = dict[str, Number | list[Number]]
+"""Values by channel; in a ``Reading`` none of them is a list."""
+Reading = tuple[int, float | None | Row]
+"""One moment: nanoseconds since 1970 UTC, and a value without a name or some by channel."""
 
 
 class _Message(msgspec.Struct):
@@ -95,6 +97,12 @@ def decode(payload: bytes, at_ns: int) -> Reading | list[Block]:
         # What most messages are.
         if isinstance(v, float) and isinstance(message.t, (int, float)) and not message.u:
             return [_one(message, at_ns)] if message.asset else (time_ns(message.t), v)
+        if (
+            isinstance(v, dict)
+            and not (message.u or message.asset)
+            and list not in map(type, v.values())
+        ):
+            return _time(message, at_ns), v
         return [_block(message, at_ns)]
     if isinstance(message, list):
         return _gathered(message, at_ns)
