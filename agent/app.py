@@ -20,9 +20,10 @@ from agent.publish import Publisher
 from agent.rollout import Rollout, Verdict
 from agent.sources import Source
 from agent.store import Result, Store
-from contract import topics
+from contract import VERSION, topics
 from contract.errors import ContractError, RunoutError
-from contract.report import Alert, NodeStatus
+from contract.features import FeatureSpec
+from contract.report import Alert, ClassConfig, Measured, NodeConfig, NodeStatus
 
 if TYPE_CHECKING:
     from agent.sparkplug.host import Host
@@ -47,6 +48,7 @@ class Engine:
         self.rollout = Rollout(config)
         self.pipeline = Pipeline(config, self.store, self.rollout.find)
         self.rejected: dict[str, int] = {}
+        self._marked = ""
         for spec in config.asset_class:
             if self.store.forget_other_features(spec):
                 log.warning(
@@ -151,6 +153,13 @@ class Engine:
 
     def checkpoint(self) -> None:
         """Write the state, as of the last commit."""
+        # For who looks at the store: see agent.status.
+        marked = _json.encode(self.pipeline.counts.marked).decode()
+        if marked != self._marked:
+            self.store.begin()
+            self.store.set_meta("marked", marked)
+            self.store.commit()
+            self._marked = marked
         for asset in self.pipeline.assets.values():
             if asset.group.spec.rul:
                 self.store.trim(asset.name, asset.life, asset.group.spec.max_life_rows)
@@ -177,6 +186,28 @@ class Engine:
                 for name, group in pipeline.groups.items()
             },
         )
+
+
+def _node_config(config: AgentConfig) -> NodeConfig:
+    """Return what the node measures, as it is published."""
+    return NodeConfig(
+        config.name,
+        VERSION,
+        tuple(
+            ClassConfig(
+                spec.name,
+                spec.digest(),
+                tuple(Measured(c.name, c.unit, c.low, c.high, c.every_s) for c in spec.channels),
+                tuple(
+                    Measured(w.name, w.unit, w.low, w.high, rate_hz=w.rate_hz, samples=w.samples)
+                    for w in spec.waveforms
+                ),
+                FeatureSpec.of(spec).names,
+            )
+            for spec in config.asset_class
+        ),
+        config.assets,
+    )
 
 
 def _result(outcome: Outcome) -> Result:
@@ -292,6 +323,8 @@ class _Loop:
         self._more_s = engine.config.keep.wait_ms / 1000
         self._told: NodeStatus | None = None
         self._was_connected = False
+        self._configured = 0
+        """The session of the link in which the node's configuration was published."""
 
     def run(self, stopping: Callable[[], bool]) -> None:
         config = self._engine.config
@@ -357,6 +390,11 @@ class _Loop:
         self._publisher.save()
 
     def _tell(self, *, online: bool = True) -> None:
+        config = self._engine.config
+        if self._link.connected.is_set() and self._configured != self._link.session:
+            self._configured = self._link.session
+            topic = topics.config_topic(config.node.site, config.name)
+            self._link.publish([(topic, _json.encode(_node_config(config)), True)])
         self._was_connected = self._link.connected.is_set()
         status = self._engine.status(online=online)
         if self._was_connected and (status != self._told or not online):

@@ -1,5 +1,6 @@
 """What an agent knows, read from its state folder: it may be running or not."""
 
+import sqlite3
 from datetime import UTC, datetime
 
 import msgspec
@@ -21,6 +22,7 @@ class Seen(msgspec.Struct):
         rollouts: the last releases offered: version, verdict, reason.
         health: the last report of each asset.
         alerts: those that stand.
+        marked: values by ``channel.reason``, bad and uncertain, as of the last checkpoint.
     """
 
     node: str
@@ -30,6 +32,7 @@ class Seen(msgspec.Struct):
     rollouts: list[tuple[int, str, str]]
     health: list[Health]
     alerts: list[Alert]
+    marked: dict[str, int] = {}
 
 
 def read(config: AgentConfig) -> Seen:
@@ -55,9 +58,15 @@ def read(config: AgentConfig) -> Seen:
             ).fetchall(),
             health=health,
             alerts=[alert for alert in alerts if alert.state == "raised"],
+            marked=_marked(db),
         )
     finally:
         db.close()
+
+
+def _marked(db: sqlite3.Connection) -> dict[str, int]:
+    row = db.execute("SELECT value FROM meta WHERE key = 'marked'").fetchone()
+    return msgspec.json.decode(row[0], type=dict[str, int]) if row else {}
 
 
 def as_json(seen: Seen) -> str:
@@ -74,6 +83,10 @@ def as_text(seen: Seen) -> str:
     if seen.quarantined:
         reasons = ", ".join(f"{count} {reason}" for reason, count in seen.quarantined.items())
         lines.append(f"messages that could not be used: {reasons}")
+    if seen.marked:
+        most = sorted(seen.marked.items(), key=lambda one: -one[1])[:10]
+        said = ", ".join(f"{count} {key}" for key, count in most)
+        lines.append(f"values that were marked: {said}")
     for version, verdict, reason in seen.rollouts:
         lines.append(f"release {version} {verdict}: {reason}")
     width = max([len(report.asset) for report in seen.health] + [5])

@@ -126,3 +126,59 @@ class NodeStatus(msgspec.Struct, frozen=True):
     events: int = 0
     live: dict[str, int] = {}
     marked: dict[str, int] = {}
+
+
+class Measured(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A channel or waveform, as a node expects it.
+
+    Attributes:
+        name: of the channel.
+        unit: in which health speaks of it.
+        low: below it a reading is bad.
+        high: above it a reading is bad.
+        every_s: expected spacing.
+        rate_hz: of a waveform.
+        samples: in a burst of a waveform.
+    """
+
+    name: str
+    unit: str
+    low: float | None = None
+    high: float | None = None
+    every_s: float | None = None
+    rate_hz: float | None = None
+    samples: int | None = None
+
+
+class ClassConfig(msgspec.Struct, frozen=True):
+    """An asset class, as a node is configured for it.
+
+    Attributes:
+        name: of the class.
+        digest: must agree for two devices' models to be merged.
+        channels: that are read.
+        waveforms: that are read.
+        features: names of the columns of a feature vector.
+    """
+
+    name: str
+    digest: str
+    channels: tuple[Measured, ...]
+    waveforms: tuple[Measured, ...]
+    features: tuple[str, ...]
+
+
+class NodeConfig(msgspec.Struct, frozen=True):
+    """What a node measures: retained on its config topic, for dashboards and senders.
+
+    Attributes:
+        node: its name.
+        contract: version of what crosses the wire.
+        classes: asset classes.
+        assets: asset name patterns to class names.
+    """
+
+    node: str
+    contract: int
+    classes: tuple[ClassConfig, ...]
+    assets: dict[str, str]

@@ -38,6 +38,11 @@ def status_topic(site: str, node: str) -> str:
     return f"{PREFIX}/{site}/{node}/{STATUS}"
 
 
+def config_topic(site: str, node: str) -> str:
+    """Build the retained topic on which a node says what it measures."""
+    return f"{PREFIX}/{site}/{node}/config"
+
+
 def subscription(site: str, node: str) -> str:
     """Build the pattern that matches everything said of a node's assets."""
     return f"{PREFIX}/{site}/{node}/+/+"
