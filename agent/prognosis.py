@@ -1,6 +1,7 @@
 """How long is left, as this device has learnt it alone: from its own finished lives."""
 
 import numpy as np
+from numpy.typing import NDArray
 
 from agent.labels import Life
 from contract.arrays import Arrays, Floats
@@ -120,6 +121,73 @@ def error_h(predictor: Predictor, lives: list[Life]) -> float | None:
         return None
     squares = [float(np.mean((predictor.predict(life.X) - life.y) ** 2)) for life in lives]
     return float(np.sqrt(np.mean(squares)))
+
+
+COVERAGE = 0.9
+"""Share of the truths that are to lie within an interval."""
+LEAST_LIVES = 4
+_SHARES = np.array([0.1, 0.25, 0.5, 0.75])
+"""Of the cap: where one bin of predictions ends and the next begins."""
+
+
+class Interval:
+    """How far from a prediction the truth was, on lives that were not learnt from.
+
+    Split conformal prediction (Vovk, Gammerman and Shafer 2005; Lei et al. 2018) by bins of the
+    prediction, since errors grow with the hours that are left. Lives are what is exchangeable, and
+    not their rows: each life of a bin has the same weight, and the levels are widened by one over
+    their number. m lives can vouch for m of m + 1.
+
+    Attributes:
+        coverage: share of the truths that are to lie within.
+        low: ``(bins,)`` added to a prediction, the interval's lower end.
+        high: ``(bins,)`` its upper end.
+    """
+
+    def __init__(self, cap_h: float, coverage: float, low: Floats, high: Floats) -> None:
+        self._cap_h = cap_h
+        self.coverage = coverage
+        self.low = low
+        self.high = high
+
+    @classmethod
+    def of(
+        cls, predictor: Predictor, lives: list[Life], cap_h: float, coverage: float = COVERAGE
+    ) -> "Interval | None":
+        """Calibrate on held-out lives; None where they are fewer than ``LEAST_LIVES``."""
+        if len(lives) < LEAST_LIVES:
+            return None
+        errors: list[Floats] = []
+        bins: list[NDArray[np.int64]] = []
+        for life in lives:
+            told = predictor.predict(life.X)
+            errors.append(life.y - told)
+            bins.append(np.searchsorted(_SHARES * cap_h, told))
+        low, high = np.empty(len(_SHARES) + 1), np.empty(len(_SHARES) + 1)
+        for b in range(len(low)):
+            found = [e[k == b] for e, k in zip(errors, bins, strict=True) if (k == b).any()]
+            # Too few lives were ever predicted so: the errors of all predictions stand for them.
+            low[b], high[b] = _ends(found if len(found) >= LEAST_LIVES else errors, coverage)
+        most = len(lives) / (len(lives) + 1)
+        return cls(cap_h, min(coverage, most), low, high)
+
+    def around(self, hours: float) -> tuple[float, float]:
+        """Return the hours between which the truth lies; the cap stands for it and all above."""
+        b = int(np.searchsorted(_SHARES * self._cap_h, hours))
+        low, high = hours + self.low[b], hours + self.high[b]
+        return float(np.clip(low, 0.0, hours)), float(np.clip(high, hours, self._cap_h))
+
+
+def _ends(errors: list[Floats], coverage: float) -> tuple[float, float]:
+    """Return the two quantiles between which a share of the errors lies, each life alike."""
+    values = np.concatenate(errors)
+    weights = np.concatenate([np.full(len(e), 1.0 / len(e)) for e in errors])
+    order = np.argsort(values, kind="stable")
+    share = np.cumsum(weights[order]) / weights.sum()
+    tail = max((1.0 - coverage) / 2.0 - coverage / len(errors) / 2.0, 0.0)
+    first = int(np.searchsorted(share, tail, side="right"))
+    last = min(int(np.searchsorted(share, 1.0 - tail)), len(values) - 1)
+    return float(values[order[min(first, len(values) - 1)]]), float(values[order[last]])
 
 
 def predict_one(predictor: Predictor, x: Floats) -> float | None:
