@@ -43,7 +43,7 @@ def cost(bench: Bench, shape: Shape, seconds: float) -> tuple[float, float]:
         return statistics.median(costs), memory_mb(agent.pid, "VmHWM")
 
 
-def soak(bench: Bench, seconds: float) -> list[float]:
+def soak(bench: Bench, seconds: float, rate: float) -> list[float]:
     """Return the agent's memory in MB after each tenth of a long load."""
     shape = SHAPES["single"]
     file = bench.folder / "soak.toml"
@@ -53,7 +53,7 @@ def soak(bench: Bench, seconds: float) -> list[float]:
     with bench.started(f"{shape.name}-{AGENT}", command, measured=True) as agent:
         first = WARM_UP[shape.name]
         warm = bench.send(shape, AGENT, 0, first)
-        rate = SHARE * warm.messages / warm.wall_s
+        rate = rate or SHARE * warm.messages / warm.wall_s
         found = []
         for step in range(STEPS):
             # In stretches: the publisher makes all its messages beforehand.
@@ -74,6 +74,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seconds", type=float, default=3.0, help="about, of each stretch")
     parser.add_argument("--soak", type=float, default=0.0, help="seconds under load; 0: none")
+    parser.add_argument(
+        "--rate", type=float, default=0.0, help="of the soak, messages a second; 0: half the most"
+    )
     arguments = parser.parse_args()
     program = broker.mosquitto()
     if sys.platform != "linux" or program is None:
@@ -93,7 +96,9 @@ def main() -> int:
                 last[shape.name] = {"cpu_us": round(us, 2), "rss_mb": round(mb, 1)}
             if arguments.soak:
                 last["soak_s"] = arguments.soak
-                last["soak_rss_mb"] = [round(mb, 1) for mb in soak(bench, arguments.soak)]
+                last["soak_rss_mb"] = [
+                    round(mb, 1) for mb in soak(bench, arguments.soak, arguments.rate)
+                ]
     except KeyboardInterrupt:
         return 130
     print(json.dumps(last))
