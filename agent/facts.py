@@ -1,0 +1,76 @@
+"""Slow facts of assets: nameplate, maintenance, what a nightly batch computed: a row per asset.
+
+```text
+asset,rated_kw,age_years,hours_since_overhaul
+pump-1,7.5,4.2,310
+pump-2,11,,
+```
+
+A CSV. An asset class names the columns that its feature vectors bear (``facts = ["rated_kw"]``).
+The file is read again when it changes: write it under another name and rename it, so that no half
+of it is read.
+"""
+
+import csv
+import math
+from pathlib import Path
+
+from contract import topics
+from contract.errors import DataError
+
+MOST_BYTES = 16 * 1024 * 1024
+
+Facts = dict[str, dict[str, float]]
+"""By asset and column; a cell that is empty is not in it."""
+
+
+def read(path: Path, wanted: frozenset[str]) -> Facts:
+    """Read the columns that are wanted.
+
+    Raises:
+        DataError: names the file, the line and the mend.
+    """
+    try:
+        if path.stat().st_size > MOST_BYTES:
+            raise DataError(f"{path}: above {MOST_BYTES // 2**20} MB; a row per asset is meant")
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: cannot be read: {error}") from error
+    rows = csv.reader(text.splitlines())
+    header = next(rows, [])
+    if "asset" not in header or len(set(header)) != len(header):
+        raise DataError(f"{path}:1: the header needs a column 'asset', and each name once")
+    missing = sorted(wanted - set(header))
+    if missing:
+        raise DataError(f"{path}:1: no column {missing[0]!r}; there are {', '.join(header)}")
+    found: Facts = {}
+    for row in rows:
+        if not row:
+            continue
+        place = f"{path}:{rows.line_num}"
+        if len(row) != len(header):
+            raise DataError(f"{place}: {len(row)} cells, {len(header)} in the header")
+        cells = dict(zip(header, row, strict=True))
+        asset = cells["asset"]
+        try:
+            topics.check_name(asset, "asset")
+        except ValueError as error:
+            raise DataError(f"{place}: {error}") from error
+        if asset in found:
+            raise DataError(f"{place}: asset {asset!r} stands twice")
+        found[asset] = {
+            name: _number(cells[name], f"{place}, column {name!r}")
+            for name in sorted(wanted)
+            if cells[name].strip()
+        }
+    return found
+
+
+def _number(text: str, place: str) -> float:
+    try:
+        value = float(text)
+    except ValueError as error:
+        raise DataError(f"{place}: {text!r} is no number") from error
+    if not math.isfinite(value):
+        raise DataError(f"{place}: {text!r} is no number one can compute with")
+    return value
