@@ -1,5 +1,6 @@
 """What the main thread took from the intake at once: decoded, in order, and fit for the journal."""
 
+from collections.abc import Callable, Collection
 from typing import NamedTuple
 
 import msgspec
@@ -54,8 +55,8 @@ class Shot(NamedTuple):
         wave: index of the waveform in the asset's class.
         t_ns: of the first sample.
         samples: ``(n,)`` in the class's unit; empty in a journal that keeps no waveforms.
-        speed_rpm: of the machine, as known when it was processed; NaN: not known.
-        features: ``(F,)``, once it was processed.
+        features: ``(F,)``, once it was processed; NaN if it is bad.
+        reason: why it is bad, once it was processed; 0: it is not. See ``agent.clean.Reason``.
     """
 
     pos: int
@@ -63,8 +64,8 @@ class Shot(NamedTuple):
     wave: int
     t_ns: int
     samples: NDArray[np.float32]
-    speed_rpm: float = np.nan
     features: Floats | None = None
+    reason: int = 0
 
 
 class Swap(NamedTuple):
@@ -102,14 +103,25 @@ class Batch(NamedTuple):
         """Read the journal's form; raises ``ContractError`` where it is another's."""
         try:
             rows, events, rejected, swap, shots = _decoder.decode(body)
-        except msgspec.DecodeError as error:
+            return cls(
+                [_rows(*row) for row in rows],
+                [Event(*event) for event in events],
+                rejected,
+                None if swap is None else Swap(*swap),
+                [_shot_in(*shot) for shot in shots],
+            )
+        except (msgspec.DecodeError, ValueError) as error:  # ValueError: arrays cut short
             raise ContractError(f"a journalled batch cannot be read: {error}") from error
-        return cls(
-            [_rows(*row) for row in rows],
-            [Event(*event) for event in events],
-            rejected,
-            None if swap is None else Swap(*swap),
-            [_shot_in(*shot) for shot in shots],
+
+    def only(self, wanted: Callable[[str], bool], classes: Collection[str]) -> "Batch":
+        """Return what is of some assets, and a swap if it is of one of some classes."""
+        swap = self.swap if self.swap is not None and self.swap.asset_class in classes else None
+        return Batch(
+            [part for part in self.rows if wanted(part.asset)],
+            [event for event in self.events if wanted(event.asset)],
+            self.rejected,
+            swap,
+            [shot for shot in self.shots if wanted(shot.asset)],
         )
 
 
@@ -120,22 +132,24 @@ _decoder = msgspec.msgpack.Decoder(
         list[tuple[int, str, int, str]],
         int,
         tuple[str, int, str] | None,
-        list[tuple[int, str, int, int, bytes, bytes]],
+        list[tuple[int, str, int, int, bytes, bytes, int]],
     ]
 )
 
 
-def _shot_out(shot: Shot, *, waveforms: bool) -> tuple[int, str, int, int, bytes, bytes]:
+def _shot_out(shot: Shot, *, waveforms: bool) -> tuple[int, str, int, int, bytes, bytes, int]:
     if waveforms:
-        return (*shot[:4], shot.samples.tobytes(), b"")
+        return (*shot[:4], shot.samples.tobytes(), b"", 0)
     if shot.features is None:
         raise ValueError("a burst can be left out of the journal only once its features are known")
-    return (*shot[:4], b"", shot.features.tobytes())
+    return (*shot[:4], b"", shot.features.tobytes(), shot.reason)
 
 
-def _shot_in(pos: int, asset: str, wave: int, t_ns: int, samples: bytes, features: bytes) -> Shot:
+def _shot_in(  # as it stands in the journal
+    pos: int, asset: str, wave: int, t_ns: int, samples: bytes, features: bytes, reason: int
+) -> Shot:
     found = np.frombuffer(features) if features else None
-    return Shot(pos, asset, wave, t_ns, np.frombuffer(samples, dtype=np.float32), features=found)
+    return Shot(pos, asset, wave, t_ns, np.frombuffer(samples, dtype=np.float32), found, reason)
 
 
 def _rows(asset: str, t: bytes, values: bytes, pos: bytes, whole: bytes) -> Rows:

@@ -1,4 +1,4 @@
-"""The command ``runout-agent``: run, check, status, node."""
+"""The command ``runout-agent``: run, check, status, replay, node."""
 
 import argparse
 import logging
@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 from typing import NoReturn
 
+from agent.files import options
 from contract.errors import RunoutError
 
 
@@ -52,9 +53,26 @@ def _parser() -> argparse.ArgumentParser:
 
     run = command("run", _run, "Run until SIGINT or SIGTERM.")
     run.add_argument("--verbose", action="store_true", help="log debugging detail too")
-    command("check", _check, "Check a configuration and say what the agent would do with it.")
+    check = command(
+        "check", _check, "Check a configuration and say what the agent would do with it."
+    )
+    check.add_argument(
+        "--live", action="store_true", help="hold the real stream against it, beside the agent"
+    )
+    check.add_argument(
+        "--seconds", type=float, default=30.0, metavar="N", help="with --live: listen so long (30)"
+    )
+    check.add_argument(
+        "--sources",
+        action="store_true",
+        help="with --live: open serial, Modbus and HTTP sources too; the agent must not run",
+    )
+    check.add_argument(
+        "--json", action="store_true", help="with --live: one JSON object, for programs"
+    )
     status = command("status", _status, "Show what the agent knows; it may be running or not.")
     status.add_argument("--json", action="store_true", help="one JSON object, for programs")
+    options.add(command("replay", _replay, "Run recorded files through the agent's pipeline."))
     node = command(
         "node",
         _node,
@@ -109,6 +127,14 @@ def _check(arguments: argparse.Namespace) -> int:
     from contract.spec import rul_name
 
     config = load(arguments.config, arguments.set)
+    if arguments.live:
+        from agent.live import run
+
+        return run(
+            config, seconds=arguments.seconds, sources=arguments.sources, as_json=arguments.json
+        )
+    if arguments.json or arguments.sources:
+        raise RunoutError("--json and --sources are of a live check: say --live, too")
     print(f"{arguments.config}: good")
     print(f"  node    {config.name} at site {config.node.site}, state in {config.state}")
     tls = "TLS" if config.mqtt.tls else "no TLS"
@@ -131,6 +157,16 @@ def _status(arguments: argparse.Namespace) -> int:
     seen = read(load(arguments.config, arguments.set))
     print(as_json(seen) if arguments.json else as_text(seen))
     return 0
+
+
+def _replay(arguments: argparse.Namespace) -> int:
+    # As for run: one thread of linear algebra, and memory that goes back.
+    for name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"):
+        os.environ.setdefault(name, "1")
+    _give_memory_back()
+    from agent.replay import command
+
+    return command(arguments)
 
 
 def _node(arguments: argparse.Namespace) -> int:

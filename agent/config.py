@@ -218,6 +218,7 @@ class AgentConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         facts: CSV file of slow facts, a row per asset: see ``agent.facts``.
         asset_class: the cohorts of this device.
         assets: asset name patterns to class names, first match wins; empty: all of the only class.
+        expect: assets that must be there, for ``runout-agent check --live``.
     """
 
     asset_class: Annotated[tuple[AssetClass, ...], msgspec.Meta(min_length=1)]
@@ -227,6 +228,7 @@ class AgentConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     functions: str = ""
     facts: str = ""
     assets: dict[str, str] = {}
+    expect: tuple[str, ...] = ()
     keep: Keep = Keep()
     limits: Limits = Limits()
     learning: Learning = Learning()
@@ -287,6 +289,10 @@ def _problem(config: AgentConfig) -> str:
                     units.check(unit)
                 except ValueError as error:
                     return f"{place}: {error}"
+        for asset in config.expect:
+            topics.check_name(asset, "expect:")
+            if config.class_of(asset) is None:
+                return f"expect: asset {asset!r} matches no pattern of [assets]"
     except ValueError as error:
         return str(error)
     sources = [source.name for source in config.source]

@@ -29,6 +29,8 @@ class Cohort:
     def __init__(self, spec: AssetClass) -> None:
         self._spec = spec.health
         size = len(FeatureSpec.of(spec).columns(spec.health_stats))
+        self._first = min(16, learnt(spec))
+        """Rows that make the first model: what one asset alone can teach in a life is enough."""
         self.moments = Moments.empty(size)
         self.scores: NDArray[np.int64] = np.zeros(histogram.BINS, dtype=np.int64)
         self.model: HealthModel | None = None
@@ -47,9 +49,20 @@ class Cohort:
         self._judge = None
 
     def learn(self, Z: Floats) -> None:
-        """Learn standardised rows ``(n, F)`` as healthy."""
-        self.moments = self.moments.merge(Moments.of(Z))
-        if self.moments.n >= max(1.25 * self._solved_at, self._solved_at + 16):
+        """Learn standardised rows ``(n, F)`` as healthy; NaN all through: a column that is absent.
+
+        An absent column is taken to vary as standardised ones do, and by itself: so it makes no
+        other asset's, that has it, look narrower than it is.
+        """
+        absent = np.flatnonzero(np.isnan(Z[0]))
+        if len(absent):
+            Z = Z.copy()
+            Z[:, absent] = 0.0
+        own = Moments.of(Z)
+        own.scatter[absent, absent] += own.n
+        self.moments = self.moments.merge(own)
+        more = max(1.25 * self._solved_at, self._solved_at + 16) if self._solved_at else self._first
+        if self.moments.n >= more:
             self._solve()
 
     def _solve(self) -> None:
@@ -103,16 +116,22 @@ class Judged:
 
     Attributes:
         score: smoothed, over the limit; None while the asset's beginning is not known.
-        z: the standardised vector ``(F,)``, where one was judged.
+        z: the standardised vector ``(F,)``, where one was judged; else the score is an older one.
+        absent: which columns ``(F,)`` it was judged without, or None: none.
     """
 
-    __slots__ = ("_model", "score", "z")
+    __slots__ = ("_model", "absent", "score", "z")
 
     def __init__(
-        self, score: float | None, z: Floats | None = None, model: HealthModel | None = None
+        self,
+        score: float | None,
+        z: Floats | None = None,
+        model: HealthModel | None = None,
+        absent: NDArray[np.bool_] | None = None,
     ) -> None:
         self.score = score
         self.z = z
+        self.absent = absent
         self._model = model
 
     @property
@@ -126,15 +145,21 @@ class AssetHealth:
 
     A vector is of a regime once that has stood for as long as the vector looks back: what mixes two
     regimes is judged by neither.
+
+    The beginning is gathered from whole vectors. Columns that say nothing for as long as a vector
+    looks back and a beginning takes are absent: the asset is judged without them, if they are not
+    most. When they speak in the end, their own beginning is gathered from then on.
     """
 
     def __init__(self, spec: AssetClass) -> None:
         self._spec = spec.health
         self._size = len(FeatureSpec.of(spec).columns(spec.health_stats))
+        self._learnt = learnt(spec)
         self._regime = Regime(spec.regimes, spec.channel_names) if spec.regimes else None
         self._regimes = 1 if self._regime is None else self._regime.size
         self._width = len(spec.columns)
-        self._span = -(-_longest(spec) // spec.hop)
+        self._span = -(-look_back(spec, spec.health_stats) // spec.hop)
+        self._patience = self._span + self._spec.baseline
         self.reset()
 
     def reset(self) -> None:
@@ -143,7 +168,14 @@ class AssetHealth:
         self._beginning = np.zeros((count, self._spec.baseline, self._size))
         self._seen = np.zeros(count, dtype=np.int64)
         """Healthy vectors of each regime: gathered up to ``baseline``, then learnt."""
+        self._known = np.zeros((count, self._size), dtype=np.bool_)
+        """Columns that ever said something."""
+        self._waited = np.zeros(count, dtype=np.int64)
+        """Vectors that were not gathered, because they were not whole."""
+        self._late = np.zeros(count, dtype=np.int64)
+        """Vectors gathered for columns that were absent in the beginning."""
         self._mean = np.zeros((count, self._size))
+        """NaN: the column is absent."""
         self._scale = np.ones((count, self._size))
         self._smooth = np.nan
         self._label, self._stood = int(UNKNOWN), 0
@@ -152,12 +184,13 @@ class AssetHealth:
         if self._regime is not None:
             self._regime.reset()
 
-    def settled(self) -> bool:
-        """Return whether nothing is learnt from this life any more."""
-        if self._regime is None:
-            return bool(self._seen[0] >= self._spec.learn)
-        found = self._regime.found
-        return found > 0 and bool((self._seen[:found] >= self._spec.learn).all())
+    def settled(self, X: Floats) -> bool:
+        """Return whether nothing is learnt from these vectors ``(n, F)``, or any like them."""
+        found = 1 if self._regime is None else self._regime.found
+        if not found or (self._seen[:found] < self._learnt).any():
+            return False
+        absent = np.isnan(self._mean).any(axis=0)
+        return not absent.any() or not np.isfinite(X[:, absent]).any()
 
     def judge_settled(self, X: Floats, rows: Floats, judge: Judge | None) -> list[Judged]:
         """Judge vectors ``(n, F)`` with their newest rows ``(n, C)``; see ``settled``.
@@ -181,32 +214,50 @@ class AssetHealth:
             judge: what judges; None while there is nothing yet.
             learn: False: there is something in it that must not be learnt from.
         """
-        learn = learn and bool(np.isfinite(x).all())
         if self._regime is not None and not self._regime.known:
-            if learn:
+            if learn and self._may_gather(x, 0):
                 self._gather_unsorted(x, row, cohort)
             return Judged(None)
         regimes = self._regimes_of(row[None, :])
         regime = int(regimes[0])
+        if regime >= 0 and self._seen[regime] < self._spec.baseline:
+            if learn and self._may_gather(x, regime):
+                self._gather(x, regime, cohort)
+            regime = -1
+        if judge is None:
+            if learn and regime >= 0 and self._seen[regime] < self._learnt:
+                # Too few to judge by, as yet: the beginning goes on.
+                z = self._standardised(x[None, :], regimes)
+                if self._says_all(z[0], regime):
+                    self._seen[regime] += 1
+                    cohort.learn(z)
+            return Judged(None)
         if regime < 0:
             return Judged(None if np.isnan(self._smooth) else float(self._smooth))
-        if self._seen[regime] < self._spec.baseline:
-            if learn:
-                self._gather(x, regime, cohort)
-            return Judged(None if np.isnan(self._smooth) else float(self._smooth))
-        if judge is None:
-            return Judged(None)
         judged = self._judge(x[None, :], regimes, judge)[0]
-        if judged.z is not None and learn and self._seen[regime] < self._spec.learn:
+        if judged.z is not None and learn:
+            self._learn(x, judged.z, regime, cohort, judge)
+        return judged
+
+    def _learn(self, x: Floats, z: Floats, regime: int, cohort: Cohort, judge: Judge) -> None:
+        """Learn a vector that was judged, if it is healthy."""
+        absent = np.isnan(self._mean[regime])
+        finite = np.isfinite(x)
+        late = bool((absent & finite).any())
+        more = self._seen[regime] < self._learnt
+        if not (late or more) or not (finite | absent).all():
+            return
+        raw = float(judge.model.score_rows(z[None, :])[0])
+        if more:
             self._seen[regime] += 1
-            raw = float(judge.model.score_rows(judged.z[None, :])[0])
             # The scores of all vectors but the clearly sick make the limit; what scores as
             # abnormal is not learnt as healthy.
             if self._smooth < HALF:
                 cohort.count(raw)
             if raw < judge.limit:
-                cohort.learn(judged.z[None, :])
-        return judged
+                cohort.learn(np.where(absent, np.nan, z)[None, :])
+        if late and raw < judge.limit:
+            self._gather_late(x, regime)
 
     def _regimes_of(self, rows: Floats) -> NDArray[np.int64]:
         """Return the regime of each vector by its newest row; -1: unknown, or a mixture."""
@@ -220,14 +271,26 @@ class AssetHealth:
                 regimes[i] = UNKNOWN
         return regimes
 
+    def _standardised(self, X: Floats, at: NDArray[np.int64]) -> Floats:
+        """Return vectors ``(n, F)`` in the deviations of their regimes; NaN: it says nothing."""
+        Z: Floats = (X - self._mean[at]) / self._scale[at]
+        return np.minimum(np.maximum(Z, -1e3), 1e3)
+
+    def _says_all(self, z: Floats, regime: int) -> bool:
+        """Return whether no column of a standardised vector is missing but those absent."""
+        return bool((np.isfinite(z) | np.isnan(self._mean[regime])).all())
+
     def _judge(self, X: Floats, regimes: NDArray[np.int64], judge: Judge) -> list[Judged]:
         at = np.maximum(regimes, 0)
-        Z = (X - self._mean[at]) / self._scale[at]
-        Z = np.minimum(np.maximum(Z, -1e3), 1e3)
+        Z = self._standardised(X, at)
         known = (regimes >= 0) & (self._seen[at] >= self._spec.baseline)
         finite = np.isfinite(Z)
+        absent: NDArray[np.bool_] | None = None
         if not finite.all():
-            known &= finite.sum(axis=1) * 2 >= self._size
+            missing = np.isnan(self._mean)
+            absent = missing if missing.any() else None
+            most = self._size - missing.sum(axis=1)
+            known &= finite.sum(axis=1) * 2 >= most[at]
             Z = np.where(finite, Z, 0.0)  # says nothing of what was not measured
         scores = (judge.model.score_rows(Z) / judge.limit).tolist()
         a = self._spec.smoothing
@@ -236,11 +299,25 @@ class AssetHealth:
         for i, (score, is_known) in enumerate(zip(scores, known.tolist(), strict=True)):
             if is_known:
                 smooth = score if smooth is None else smooth + a * (score - smooth)
-                judged.append(Judged(smooth, Z[i], judge.model))
+                without = None if absent is None else absent[at[i]]
+                judged.append(Judged(smooth, Z[i], judge.model, without))
             else:
                 judged.append(Judged(smooth))
         self._smooth = np.nan if smooth is None else smooth
         return judged
+
+    def _may_gather(self, x: Floats, regime: int) -> bool:
+        """Return whether a vector is whole, or as whole as there is reason to wait for."""
+        finite = np.isfinite(x)
+        self._known[regime] |= finite
+        if finite.all():
+            return True
+        self._waited[regime] = min(self._waited[regime] + 1, self._patience)
+        return bool(
+            self._waited[regime] >= self._patience
+            and finite.sum() * 2 >= self._size
+            and finite[self._known[regime]].all()
+        )
 
     def _gather_unsorted(self, x: Floats, row: Floats, cohort: Cohort) -> None:
         assert self._regime is not None  # noqa: S101  # for the type checker; the caller looked
@@ -256,18 +333,42 @@ class AssetHealth:
         self._seen[:] = 0
         if not self._regime.known:
             return  # no row told: they are gathered anew
-        for vector, regime in zip(vectors, self._regime.of(self._unsorted).tolist(), strict=True):
+        self._known[:] = False
+        self._waited[:] = self._waited[0]
+        # What mixes two regimes is of neither's beginning.
+        for vector, regime in zip(vectors, self._regimes_of(self._unsorted).tolist(), strict=True):
             if regime >= 0:
+                self._known[regime] |= np.isfinite(vector)
                 self._gather(vector, regime, cohort)
 
     def _gather(self, x: Floats, regime: int, cohort: Cohort) -> None:
         self._beginning[regime, self._seen[regime]] = x
         self._seen[regime] += 1
         if self._seen[regime] == self._spec.baseline:
-            own = Moments.of(self._beginning[regime], diagonal=True)
-            self._mean[regime] = own.mean
-            self._scale[regime] = spread(own.variance(), own.mean)
-            cohort.learn((self._beginning[regime] - self._mean[regime]) / self._scale[regime])
+            rows = self._beginning[regime]
+            self._mean[regime] = np.nan
+            self._take_beginning(regime)
+            cohort.learn((rows - self._mean[regime]) / self._scale[regime])
+
+    def _gather_late(self, x: Floats, regime: int) -> None:
+        """Gather a beginning for columns that had none."""
+        finite = np.isfinite(x)
+        self._known[regime] |= finite
+        if not finite[self._known[regime]].all():
+            return
+        self._beginning[regime, self._late[regime]] = x
+        self._late[regime] += 1
+        if self._late[regime] == self._spec.baseline:
+            self._late[regime] = 0
+            self._take_beginning(regime)
+
+    def _take_beginning(self, regime: int) -> None:
+        """Learn the standardisation of the columns that have none, and said something each time."""
+        rows = self._beginning[regime]
+        own = Moments.of(rows, diagonal=True)
+        fresh = np.isnan(self._mean[regime]) & np.isfinite(rows).all(axis=0)
+        self._mean[regime, fresh] = own.mean[fresh]
+        self._scale[regime, fresh] = spread(own.variance(), own.mean)[fresh]
 
     def arrays(self) -> dict[str, np.ndarray]:
         """Return the state, in arrays of fixed shape."""
@@ -276,7 +377,8 @@ class AssetHealth:
             **{f"health/{name}": array for name, array in found.items()},
             "health/beginning": self._beginning.copy(),
             "health/own": np.stack([self._mean, self._scale]),
-            "health/seen": self._seen.copy(),
+            "health/seen": np.stack([self._seen, self._waited, self._late]),
+            "health/known": self._known.copy(),
             "health/smooth": np.array([self._smooth]),
             "health/stood": np.array([self._label, self._stood]),
             "health/unsorted": self._unsorted.copy(),
@@ -286,7 +388,8 @@ class AssetHealth:
         """Take back what ``arrays`` returned."""
         self._beginning = np.array(arrays["health/beginning"])
         self._mean, self._scale = (np.array(part) for part in arrays["health/own"])
-        self._seen = np.array(arrays["health/seen"])
+        self._seen, self._waited, self._late = (np.array(part) for part in arrays["health/seen"])
+        self._known = np.array(arrays["health/known"])
         self._smooth = float(arrays["health/smooth"][0])
         self._label, self._stood = (int(v) for v in arrays["health/stood"])
         self._unsorted = np.array(arrays["health/unsorted"])
@@ -295,9 +398,19 @@ class AssetHealth:
             self._regime.restore(own)
 
 
-def _longest(spec: AssetClass) -> int:
-    """Return how many rows the watched features look back."""
-    digits = [stat.rpartition("_")[2] for stat in spec.health_stats]
+def learnt(spec: AssetClass) -> int:
+    """Return how many vectors of a life may be learnt: its beginning at least."""
+    return max(spec.health.learn, spec.health.baseline)
+
+
+def look_back(spec: AssetClass, stats: tuple[str, ...]) -> int:
+    """Return how many rows some statistics, and functions, look back.
+
+    >>> from contract.spec import Channel
+    >>> look_back(AssetClass("fan", (Channel("speed", "rpm"),)), ("mean_16", "last"))
+    16
+    """
+    digits = [stat.rpartition("_")[2] for stat in stats]
     rows = [function.rows for function in spec.functions]
     return max([int(text) for text in digits if text.isdigit()] + rows + [1])
 

@@ -7,6 +7,7 @@ and acknowledgements, of which there are many, are read and written here in bulk
 import logging
 import socket
 import ssl
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -97,6 +98,8 @@ class _Client(paho.Client):
     acked: Callable[[list[int]], None]
     """Called with the numbers of messages that the broker has taken on."""
     session = 0
+    error = ""
+    """Why reading ended, of which paho keeps nothing."""
 
     def _create_socket(self) -> Any:
         sock: Any = super()._create_socket()
@@ -116,7 +119,7 @@ class _Client(paho.Client):
         except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
             return MQTTErrorCode.MQTT_ERR_SUCCESS
         except (OSError, ValueError) as error:
-            log.debug("reading ended", extra={"error": str(error)})
+            self.error = str(error)
             return self._loop_rc_handle(MQTTErrorCode.MQTT_ERR_CONN_LOST)
 
     def _handle(self, sock: _ReadAhead) -> MQTTErrorCode:
@@ -217,7 +220,7 @@ class Link:
         config: of the broker.
         client_id: of the persistent session: one per node.
         filters: topic filters to subscribe to, with their quality of service.
-        will: topic and payload that the broker publishes when this device is gone.
+        will: topic and payload that the broker publishes when this device is gone; None: nothing.
         receive: called with messages, in the network's thread.
         persistent: the broker keeps for us what comes while we are away.
 
@@ -232,7 +235,7 @@ class Link:
         *,
         client_id: str,
         filters: Sequence[tuple[str, int]],
-        will: tuple[str, bytes],
+        will: tuple[str, bytes] | None,
         receive: Callable[[list[Arrival]], None],
         persistent: bool = True,
     ) -> None:
@@ -258,7 +261,8 @@ class Link:
         client.take = receive
         client.acked = self._take_on
         client.reconnect_delay_set(1, 30)
-        client.will_set(*will, qos=1, retain=True)
+        if will is not None:
+            client.will_set(*will, qos=1, retain=True)
         if config.username:
             client.username_pw_set(config.username, _secret(config.password_file))
         if config.tls:
@@ -406,12 +410,18 @@ class Link:
         self._failures += 1
         if self._failures & (self._failures - 1) == 0:  # the 1st, 2nd, 4th, 8th...
             broker = f"{self._config.host}:{self._config.port}"
-            log.warning("broker unreachable, trying again", extra={"broker": broker})
+            # paho calls this while it handles the error, and does not say which one it was.
+            error = str(sys.exception())
+            log.warning(
+                "broker unreachable, trying again", extra={"broker": broker, "error": error}
+            )
 
     def _on_disconnect(self, _client: Any, _data: Any, _flags: Any, reason: Any, _p: Any) -> None:
         self.connected.clear()
         if reason.is_failure:
-            log.warning("connection lost", extra={"reason": str(reason)})
+            error = self._client.error or str(reason)
+            log.warning("connection lost", extra={"reason": error})
+        self._client.error = ""
 
 
 def _secret(path: str) -> str | None:

@@ -13,8 +13,8 @@ from typing import NamedTuple
 
 from agent.batch import Swap
 from agent.config import AgentConfig
+from agent.group import Group
 from agent.labels import Life
-from agent.pipeline import Group
 from agent.prognosis import error_h
 from agent.store import open_readonly
 from contract import load_model

@@ -37,6 +37,8 @@ class Health(msgspec.Struct, frozen=True, tag_field="type", tag="health"):
         rul_model: which of its models.
         life: which life of the asset, from 0.
         marks: ``channel.reason`` of values since the last report that are bad or uncertain.
+        lacks: channels and functions that say nothing in this vector, or have not in the asset's
+            beginning: health is learnt and judged without them, or waits for them if they are most.
         why: the channels that contribute most.
     """
 
@@ -53,6 +55,7 @@ class Health(msgspec.Struct, frozen=True, tag_field="type", tag="health"):
     life: int
     why: tuple[Why, ...]
     marks: tuple[str, ...] = ()
+    lacks: tuple[str, ...] = ()
 
 
 class Alert(msgspec.Struct, frozen=True, tag_field="type", tag="alert"):

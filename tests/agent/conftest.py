@@ -5,13 +5,15 @@ import os
 import shutil
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, closing
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -97,13 +99,14 @@ class Reading:
 class Broker:
     """A mosquitto of one's own; what it had acknowledged is there again after a restart."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, more: str = "") -> None:
         folder.mkdir()
         self.port = free_port()
         self._config = folder / "mosquitto.conf"
-        self._config.write_text(
-            _CONFIG.format(port=self.port, folder=folder, user=getpass.getuser())
-        )
+        text = _CONFIG.format(port=self.port, folder=folder, user=getpass.getuser())
+        if "allow_anonymous" in more:
+            text = text.replace("allow_anonymous true\n", "")
+        self._config.write_text(text + more)
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
@@ -167,6 +170,25 @@ class AgentProcess:
     def said(self) -> str:
         return self._reading.text
 
+    def table(self, query: str) -> list[tuple[Any, ...]]:
+        """Return what a query finds in the agent's store."""
+        with closing(sqlite3.connect(self.state / "store.db")) as db:
+            return db.execute(query).fetchall()
+
+    def batches(self) -> list[Batch]:
+        """Return what the agent has journalled."""
+        return [
+            Batch.decode(body) for (body,) in self.table("SELECT body FROM journal ORDER BY seq")
+        ]
+
+    def values(self, asset: str, column: int) -> list[float]:
+        """Return the readings of an asset that the agent has journalled, in order."""
+        parts = [
+            rows.values[:, column] for b in self.batches() for rows in b.rows if rows.asset == asset
+        ]
+        found = np.concatenate(parts) if parts else np.empty(0)
+        return [float(value) for value in found if not np.isnan(value)]
+
     def kill(self) -> None:
         """End at once, if it runs."""
         if self._process is not None:
@@ -174,9 +196,20 @@ class AgentProcess:
 
 
 class Plant:
-    """Publishes as machines do, and hears what the agents say."""
+    """Publishes as machines do, and hears what the agents say.
 
-    def __init__(self, port: int) -> None:
+    Args:
+        port: of the broker.
+        also: topic filters of more that is heard.
+        prepare: told the client before it connects.
+    """
+
+    def __init__(
+        self,
+        port: int,
+        also: Sequence[str] = (),
+        prepare: Callable[[mqtt.Client], None] = lambda _: None,
+    ) -> None:
         self.statuses: dict[str, NodeStatus] = {}
         """Newest by node."""
         self.heard: deque[tuple[str, bytes]] = deque()
@@ -186,6 +219,9 @@ class Plant:
         self._client = mqtt.Client(
             CallbackAPIVersion.VERSION2, client_id="plant", clean_session=False
         )
+        self._filters = [(f"runout/v1/{SITE}/{end}", 1) for end in ("+/status", "+/+/health")]
+        self._filters += [(topic, 1) for topic in also]
+        prepare(self._client)
         self._client.max_inflight_messages_set(1000)
         self._client.reconnect_delay_set(1, 1)
         self._client.on_connect = self._on_connect
@@ -198,9 +234,12 @@ class Plant:
         assert self._ready.wait(PATIENCE_S)
 
     def send(self, node: str, asset: str, leaf: str, payload: bytes) -> None:
+        self.publish(f"runout/v1/{SITE}/{node}/{asset}/{leaf}", payload)
+
+    def publish(self, topic: str, payload: bytes) -> None:
         # Counted, not named: the broker may take a message on before its number is known here.
         self._sent += 1
-        self._client.publish(f"runout/v1/{SITE}/{node}/{asset}/{leaf}", payload, qos=1)
+        self._client.publish(topic, payload, qos=1)
 
     def settle(self) -> None:
         """Wait until the broker has acknowledged everything sent."""
@@ -219,7 +258,7 @@ class Plant:
         self._client.loop_stop()
 
     def _on_connect(self, client: mqtt.Client, *_: object) -> None:
-        client.subscribe([(f"runout/v1/{SITE}/{end}", 1) for end in ("+/status", "+/+/health")])
+        client.subscribe(self._filters)
 
     def _on_subscribe(self, *_: object) -> None:
         self._ready.set()
@@ -258,8 +297,8 @@ def connect() -> Iterator[Callable[[Broker], Plant]]:
     """Connect plants that disconnect with the test."""
     with ExitStack() as opened:
 
-        def connect(broker: Broker) -> Plant:
-            plant = Plant(broker.port)
+        def connect(broker: Broker, **options: Any) -> Plant:
+            plant = Plant(broker.port, **options)
             opened.callback(plant.close)
             return plant
 
@@ -371,3 +410,9 @@ def device() -> Iterator[Callable[[AgentConfig], Device]]:
             return made
 
         yield open_device
+
+
+@pytest.fixture
+def free_ports() -> Callable[[], int]:
+    """Return what finds a port that nobody listens at."""
+    return free_port

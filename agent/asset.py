@@ -1,0 +1,437 @@
+"""One machine's state over its present life: from readings to feature vectors."""
+
+from collections import deque
+from dataclasses import dataclass, field
+from typing import get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from agent import health
+from agent.alerts import AssetAlert
+from agent.batch import Event, Rows, Shot
+from agent.clean import QUALITY, Cleaner, Quality, Reason
+from agent.features.window import Window
+from agent.frame import Frame, Joined
+from agent.group import Group
+from agent.resample import Grid
+from agent.speed import Speed
+from contract.arrays import Floats
+from contract.report import LifeEvent
+from contract.spec import AssetClass, Channel
+
+NEVER = int(np.iinfo(np.int64).min)
+_LONG = 2**40
+_BAD = frozenset(r.name.lower() for r in Reason if QUALITY[r] == Quality.BAD)
+_NO_ROWS = np.empty(0, dtype=np.int64)
+
+DOUBT = np.zeros(len(Reason), dtype=np.uint8)
+"""1 where a reading's time is uncertain, 2 where its value is: ``DOUBT[reasons]``.
+
+A value that came at an odd time was measured all the same: nothing is learnt from the vector that
+it completes. One that may be untrue is not learnt from for as long as a vector looks back on it.
+"""
+DOUBT[[Reason.GAP, Reason.JITTER, Reason.CLOCK]] = 1
+DOUBT[[Reason.FLAT, Reason.CLIPPED]] = 2
+
+EVENTS = 32
+"""Life events kept per asset to tell a repeated one."""
+EVENT_NAMES = get_args(LifeEvent.__annotations__["event"])
+
+
+@dataclass(slots=True)
+class Counts:
+    """What came in, over the life of the store."""
+
+    readings: int = 0
+    late: int = 0
+    repeated: int = 0
+    rejected: int = 0
+    vectors: int = 0
+    events: int = 0
+    lives: int = 0
+    marked: dict[str, int] = field(default_factory=dict)
+    """By channel and reason: ``flow.high``."""
+
+    def mark(self, channel: str, reason: str, count: int) -> None:
+        """Count values of a channel that were marked."""
+        key = f"{channel}.{reason}"
+        self.marked[key] = self.marked.get(key, 0) + count
+
+    @property
+    def bad(self) -> int:
+        """Return how many values were bad."""
+        return sum(n for key, n in self.marked.items() if key.rpartition(".")[2] in _BAD)
+
+
+class Run:
+    """Feature vectors of one asset, in the order of time.
+
+    Attributes:
+        asset: which.
+        pos: position in the batch of the message that completed each ``(k,)``.
+        t_ns: k times.
+        X: ``(k, F)``.
+        rows: the newest row of each ``(k, C)``.
+        doubtful: which of them must not be learnt from, or None: none.
+    """
+
+    __slots__ = ("X", "asset", "doubtful", "pos", "rows", "t_ns")
+
+    def __init__(
+        self,
+        asset: "Asset",
+        pos: NDArray[np.int64],
+        t_ns: NDArray[np.int64],
+        X: Floats,
+        rows: Floats,
+        doubtful: NDArray[np.bool_] | None,
+    ) -> None:
+        self.asset = asset
+        self.pos: list[int] = pos.tolist()
+        self.t_ns: list[int] = t_ns.tolist()
+        self.X = X
+        self.rows = rows
+        self.doubtful = doubtful
+
+    def settled(self) -> bool:
+        """Return whether nothing can be learnt from any of them."""
+        return self.asset.health.settled(self.asset.group.watched_of(self.X))
+
+    def judged(self) -> list[health.Judged]:
+        """Judge all of an asset that learns nothing any more."""
+        asset, group = self.asset, self.asset.group
+        return asset.health.judge_settled(group.watched_of(self.X), self.rows, group.judge())
+
+    def judge_one(self, k: int) -> health.Judged:
+        """Judge one vector, and learn from it."""
+        asset, group = self.asset, self.asset.group
+        x = group.watched_of(self.X[k : k + 1])[0]
+        learn = self.sure(k)
+        return asset.health.push(x, self.rows[k], group.cohort, group.judge(), learn=learn)
+
+    def sure(self, k: int) -> bool:
+        """Return whether there is nothing in a vector that must not be learnt from."""
+        return self.doubtful is None or not self.doubtful[k]
+
+
+class Asset:
+    """One machine's state over its present life.
+
+    Attributes:
+        name: of it.
+        group: its class on this device.
+        life: number of the life.
+        health: how far it is from its own beginning.
+        alert: of it.
+        told_ns: time of the newest health report in this life.
+    """
+
+    def __init__(self, name: str, group: Group) -> None:
+        spec = group.spec
+        channels = len(spec.columns)
+        self.name = name
+        self.group = group
+        self.life = 0
+        self._scalars = len(spec.channels)
+        self._frame = Frame(channels)
+        self._unsure = [c for c, one in enumerate(spec.columns) if _may_be_uncertain(one)]
+        self._grid: Grid | None = None
+        if spec.every_s:
+            self._grid = _grid_of(spec, self._unsure)
+        self._cleaner = Cleaner(spec.columns)
+        self._window = Window(
+            channels, spec.stats, hop=spec.hop, warmup=spec.warmup, keep=group.functions.rows
+        )
+        self.health = health.AssetHealth(spec)
+        self.alert = AssetAlert(spec)
+        self.told_ns = NEVER
+        self._fresh: list[tuple[int, NDArray[np.uint8]]] = []
+        """Marks of this batch that no report has told: position, reasons ``(C,)``."""
+        self._fresh_bursts: list[tuple[int, int, int]] = []
+        """The same of bursts: position, waveform, reason."""
+        self._untold = np.zeros((channels + len(spec.waveforms), len(Reason)), dtype=np.bool_)
+        self._look_back = spec.hop, max(spec.hop, health.look_back(spec, spec.stats))
+        self._since = [_LONG, _LONG]
+        """Rows since the last with any doubt, and since the last with a doubtful value."""
+        self._speeds = {
+            w: Speed(spec, wave.speed) for w, wave in enumerate(spec.waveforms) if wave.speed
+        }
+        self._events: deque[tuple[int, int]] = deque(maxlen=EVENTS)
+
+    def is_new(self, event: Event) -> bool:
+        """Remember an event; False if it came before: the broker repeats what was not acknowledged.
+
+        An older event that is new is not late: people report a failure after the fact.
+        """
+        key = event.t_ns, EVENT_NAMES.index(event.event)
+        if key in self._events:
+            return False
+        self._events.append(key)
+        return True
+
+    def begin_life(self) -> None:
+        """Forget the last life; time goes on."""
+        self.life += 1
+        self._window.reset()
+        self.health.reset()
+        self.told_ns = NEVER
+        self._since = [_LONG, _LONG]
+
+    # -- readings -------------------------------------------------------------------------------
+
+    def take(self, part: Rows, counts: Counts) -> Run | None:
+        """Take readings; return the feature vectors they complete, if they do."""
+        values = part.values
+        if self._grid is None:
+            joined = self._frame.push(part.t_ns, values, part.pos, part.whole)
+        else:
+            # Channels at their own rates: judged as they come, then brought to one.
+            marks = self._judge(part.t_ns, values, part.whole)
+            if marks is not None:
+                self._note(marks, part.pos, counts)
+                values = np.where(QUALITY[marks] == Quality.BAD, np.nan, values)
+            if self._unsure:
+                values = np.concatenate([values, self._doubts(values, marks)], axis=1)
+            joined = self._grid.push(part.t_ns, values, part.pos)
+        counts.late += joined.late
+        counts.repeated += joined.repeated
+        counts.readings += len(part.t_ns) - joined.repeated
+        return self._vectors(joined, counts) if len(joined.t_ns) else None
+
+    def flush(self, pos: int, counts: Counts) -> Run | None:
+        """Close what is open, as a life event does; return the vector it completes, if it does."""
+        if self._grid is not None:
+            t_ns, values = self._grid.flush()
+            closed = Joined(t_ns, values, np.full(len(t_ns), pos), 0, 0)
+        else:
+            open_row = self._frame.flush()
+            if open_row is None:
+                return None
+            at_ns, row = open_row
+            closed = Joined(np.array([at_ns]), row[None, :], np.array([pos]), 0, 0)
+        return self._vectors(closed, counts) if len(closed.t_ns) else None
+
+    def _doubts(self, values: Floats, marks: NDArray[np.uint8] | None) -> Floats:
+        """Return what stands on the grid beside channels that may be uncertain: see ``DOUBT``."""
+        said = np.isnan(values[:, self._unsure])
+        doubt = 0 if marks is None else DOUBT[marks[:, self._unsure]]
+        return np.where(said, np.nan, doubt)
+
+    def _judge(
+        self, t_ns: NDArray[np.int64], values: Floats, whole: NDArray[np.bool_] | None
+    ) -> NDArray[np.uint8] | None:
+        """Return the marks ``(n, C)`` of rows, or None: all good."""
+        marks = self._cleaner.judge(t_ns, values, whole)
+        if marks is None or not self.group.spec.waveforms:
+            return marks
+        # Where there was no burst none is missing, and no channel where there was a burst alone.
+        missing = marks == Reason.MISSING
+        alone = np.isnan(values[:, : self._scalars]).all(axis=1, keepdims=True)
+        missing[:, : self._scalars] &= alone
+        marks[missing] = Reason.GOOD
+        return marks if marks.any() else None
+
+    def _vectors(self, joined: Joined, counts: Counts) -> Run | None:
+        """Take rows into the window; return the feature vectors they complete, if they do."""
+        values = joined.values
+        doubt: NDArray[np.uint8] | None = None
+        if self._grid is None:
+            marks = self._judge(joined.t_ns, values, None)
+            if marks is not None:
+                self._note(marks, joined.pos, counts)
+                values = np.where(QUALITY[marks] == Quality.BAD, np.nan, values)
+                doubt = DOUBT[marks].max(axis=1)
+        elif self._unsure:
+            at = len(self.group.spec.columns)
+            doubt = np.nan_to_num(values[:, at:]).max(axis=1).astype(np.uint8)
+            values = values[:, :at]
+        rows, X = self._features(values)
+        doubtful = self._doubtful(doubt, rows, len(values))
+        if not len(rows):
+            return None
+        return Run(self, joined.pos[rows], joined.t_ns[rows], X, values[rows], doubtful)
+
+    def _features(self, values: Floats) -> tuple[NDArray[np.int64], Floats]:
+        """Take clean rows into the window; return the vectors they complete, with functions."""
+        functions = self.group.functions
+        if not functions.names:
+            return self._window.push(values)
+        # Functions see whole windows of rows: taken in up to each hop.
+        rows: list[NDArray[np.int64]] = []
+        found: list[Floats] = []
+        at = 0
+        while at < len(values):
+            take = self._window.until_hop()
+            part, X = self._window.push(values[at : at + take])
+            if len(part):
+                own = functions.compute(self._window.last_rows())
+                rows.append(part + at)
+                found.append(np.concatenate([X, own[None, :]], axis=1))
+            at += take
+        if not rows:
+            return _NO_ROWS, np.empty((0, len(self._window) + len(functions.names)))
+        return np.concatenate(rows), np.concatenate(found)
+
+    def _doubtful(
+        self, doubt: NDArray[np.uint8] | None, rows: NDArray[np.int64], n: int
+    ) -> NDArray[np.bool_] | None:
+        """Return which of the vectors completed at ``rows`` of n must not be learnt from."""
+        hop, look_back = self._look_back
+        if (
+            self._since[0] >= hop
+            and self._since[1] >= look_back
+            and (doubt is None or not doubt.any())
+        ):
+            self._since = [min(since + n, _LONG) for since in self._since]
+            return None
+        out = np.zeros(len(rows), dtype=np.bool_)
+        for i, reach in enumerate(self._look_back):
+            before = -1 - self._since[i]
+            newest = np.full(n, before)
+            if doubt is not None:
+                newest = np.maximum.accumulate(np.where(doubt > i, np.arange(n), before))
+            self._since[i] = min(n - 1 - int(newest[-1]), _LONG)
+            out |= newest[rows] > rows - reach
+        return out
+
+    # -- bursts ---------------------------------------------------------------------------------
+
+    def take_speeds(self, part: Rows) -> dict[int, tuple[NDArray[np.int64], Floats]]:
+        """Take the speeds among readings.
+
+        Returns:
+            per waveform that goes by a channel the positions ``(n,)`` of the readings, and the
+            newest speed before the first and after each of them ``(n + 1,)``.
+        """
+        return {w: (part.pos, speed.take(part)) for w, speed in self._speeds.items()}
+
+    def speed_at(
+        self, shot: Shot, taken: dict[int, tuple[NDArray[np.int64], Floats]] | None
+    ) -> float:
+        """Return the newest speed in rpm that had come when a burst did; NaN: none.
+
+        ``taken``: what ``take_speeds`` returned of this batch, if there were readings.
+        """
+        speed = self._speeds.get(shot.wave)
+        if speed is None:
+            rpm = self.group.spec.waveforms[shot.wave].speed_rpm
+            return np.nan if rpm is None else rpm
+        if taken is None:
+            return speed.value
+        pos, newest = taken[shot.wave]
+        return float(newest[np.searchsorted(pos, shot.pos)])
+
+    def note_burst(self, shot: Shot) -> None:
+        """Keep for the next report why a burst was bad."""
+        self._fresh_bursts.append((shot.pos, shot.wave, shot.reason))
+
+    # -- marks ----------------------------------------------------------------------------------
+
+    def _note(self, marks: NDArray[np.uint8], pos: NDArray[np.int64], counts: Counts) -> None:
+        """Count what was marked, and keep it for the next report."""
+        names = self.group.spec.channel_names
+        for r in np.unique(marks[marks > 0]).tolist():
+            found = marks == r
+            word = Reason(r).name.lower()
+            for c in np.flatnonzero(found.any(axis=0)).tolist():
+                counts.mark(names[c], word, int(found[:, c].sum()))
+        rows = np.flatnonzero(marks.any(axis=1))
+        self._fresh += zip(pos[rows].tolist(), marks[rows], strict=True)
+
+    def marks(self, pos: int) -> tuple[str, ...]:
+        """Return what was marked since the last report, up to a position: ``channel.reason``."""
+        self._forget_fresh(pos)
+        if not self._untold[:, 1:].any():
+            return ()
+        spec = self.group.spec
+        names = (*spec.channel_names, *(wave.name for wave in spec.waveforms))
+        found = np.argwhere(self._untold[:, 1:]).tolist()
+        self._untold[:] = False
+        return tuple(f"{names[c]}.{Reason(r + 1).name.lower()}" for c, r in found)
+
+    def end_batch(self) -> None:
+        """Keep what was marked and not told, whatever its position was."""
+        self._forget_fresh(None)
+
+    def _forget_fresh(self, upto: int | None) -> None:
+        if not self._fresh and not self._fresh_bursts:
+            return
+        columns = np.arange(len(self.group.spec.columns))
+        told = 0
+        for at, reasons in self._fresh:
+            if upto is not None and at > upto:
+                break
+            self._untold[columns, reasons] = True
+            told += 1
+        del self._fresh[:told]
+        told = 0
+        for at, wave, reason in self._fresh_bursts:
+            if upto is not None and at > upto:
+                break
+            self._untold[len(columns) + wave, reason] = True
+            told += 1
+        del self._fresh_bursts[:told]
+
+    # -- state ----------------------------------------------------------------------------------
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """Return the state, in arrays of fixed shape."""
+        speeds = {
+            f"speed/{w}/{name}": array
+            for w, speed in self._speeds.items()
+            for name, array in speed.arrays().items()
+        }
+        return {
+            **self._frame.arrays(),
+            **self._window.arrays(),
+            **self.health.arrays(),
+            **self.alert.arrays(),
+            **self._cleaner.arrays(),
+            **({} if self._grid is None else self._grid.arrays()),
+            **speeds,
+            "untold": self._untold.copy(),
+            "asset": np.array([self.life, self.told_ns, len(self._events), *self._since]),
+            "events": np.array([*self._events] + [(0, 0)] * (EVENTS - len(self._events))),
+        }
+
+    def restore(self, arrays: dict[str, np.ndarray]) -> None:
+        """Take back what ``arrays`` returned; a check or ``wait_s`` may be another since."""
+        self._frame.restore(arrays)
+        self._window.restore(arrays)
+        self.health.restore(arrays)
+        self.alert.restore(arrays)
+        self._cleaner.restore(arrays)
+        if self._grid is not None:
+            self._grid.restore(_fitting(self._grid, arrays))
+        for w, speed in self._speeds.items():
+            prefix = f"speed/{w}/"
+            speed.restore(
+                {n.removeprefix(prefix): a for n, a in arrays.items() if n.startswith(prefix)}
+            )
+        self._untold = np.array(arrays["untold"])
+        self.life, self.told_ns, events, *self._since = (int(v) for v in arrays["asset"])
+        self._events.extend((int(t), int(name)) for t, name in arrays["events"][:events])
+
+
+def _may_be_uncertain(channel: Channel) -> bool:
+    checks = channel.flat_s, channel.clip_low, channel.clip_high, channel.every_s
+    return any(check is not None for check in checks)
+
+
+def _grid_of(spec: AssetClass, unsure: list[int]) -> Grid:
+    """Return a grid with, behind the columns, one that stands as long for each unsure one."""
+    doubts = [
+        Channel(f"{spec.columns[c].name}?", "1", resample="max", hold_s=spec.columns[c].hold_s)
+        for c in unsure
+    ]
+    return Grid((*spec.columns, *doubts), spec.every_s, spec.wait_s)
+
+
+def _fitting(grid: Grid, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Return the arrays of a grid; of one that was laid out otherwise, how far it had come."""
+    own = grid.arrays()
+    if all(arrays[name].shape == array.shape for name, array in own.items()):
+        return arrays
+    newest = arrays["grid/times"][0]
+    return own | {"grid/times": np.array([newest, newest])}

@@ -1,0 +1,217 @@
+"""What the agent's page and metrics show: made by the main thread, read by others, never changed."""
+
+from typing import NamedTuple
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from contract.report import Alert, Health
+
+
+class Points(NamedTuple):
+    """What was told of an asset at n times, oldest first; not to be written to.
+
+    Attributes:
+        t: seconds since 1970 UTC, of the data ``(n,)``.
+        values: health, score and hours left ``(n, 3)``; NaN where one was not known.
+    """
+
+    t: NDArray[np.float64]
+    values: NDArray[np.float32]
+
+
+class Histogram(msgspec.Struct, frozen=True):
+    """How often a quantity was how large.
+
+    Attributes:
+        bounds: upper bounds, ascending.
+        counts: of values up to each bound and above the one before; the last is of the others.
+        sum: of the values.
+    """
+
+    bounds: tuple[float, ...]
+    counts: tuple[int, ...]
+    sum: float
+
+
+class SeenAsset(msgspec.Struct, frozen=True):
+    """One asset, as of its newest report.
+
+    Attributes:
+        report: the newest.
+        asset_class: its cohort.
+        alert: whether one stands.
+        heard: seconds since 1970 UTC when the agent made the report; None: before it started.
+        marks: reports since then that bore a mark, by ``channel.reason``.
+        alerts: its last changes of state, oldest first.
+        recent: its last reports; None: there are more assets than are plotted.
+        trend: the same further back, the highest score of each stretch of time.
+    """
+
+    report: Health
+    asset_class: str
+    alert: bool
+    heard: float | None
+    marks: dict[str, int]
+    alerts: tuple[Alert, ...]
+    recent: Points | None
+    trend: Points | None
+
+
+class SeenSource(msgspec.Struct, frozen=True):
+    """One source other than MQTT; see ``agent.sources.SourceCounts``."""
+
+    name: str
+    kind: str
+    alive: bool
+    connected: bool
+    bytes: int
+    frames: int
+    bad_frames: int
+    garbage_bytes: int
+    overflows: int
+    reconnects: int
+
+
+class SeenClass(msgspec.Struct, frozen=True):
+    """What judges an asset class.
+
+    Attributes:
+        name: of the class.
+        features: digest that devices which learn together must share.
+        release: version; 0: the device's own models.
+        digest: of the release; empty: there is none.
+    """
+
+    name: str
+    features: str
+    release: int
+    digest: str
+
+
+class Broker(msgspec.Struct, frozen=True):
+    """The broker, and what is not with it yet.
+
+    Attributes:
+        address: host and port.
+        alive: whether the network's thread runs.
+        connected: whether the session stands.
+        absent_s: for how long it has not stood; 0: it does.
+        sessions: how often one was made.
+        backlog: results in the store that the broker has not taken on.
+        backlog_s: age of the oldest of them; at least, for what is older than the process.
+    """
+
+    address: str
+    alive: bool
+    connected: bool
+    absent_s: float
+    sessions: int
+    backlog: int
+    backlog_s: float
+
+
+class Files(msgspec.Struct, frozen=True):
+    """What the agent keeps.
+
+    Attributes:
+        journal_bytes: of readings in the journal.
+        store_bytes: of the database and its log.
+        checkpoint: seconds since 1970 UTC when the last was written; None: there is none yet.
+    """
+
+    journal_bytes: int
+    store_bytes: int
+    checkpoint: float | None
+
+
+class Process(msgspec.Struct, frozen=True):
+    """The agent's process.
+
+    Attributes:
+        started: seconds since 1970 UTC.
+        resident_bytes: memory; 0 where the system does not say.
+        cpu_s: of processor time, user and system.
+    """
+
+    started: float
+    resident_bytes: int
+    cpu_s: float
+
+
+class Snapshot(msgspec.Struct, frozen=True):
+    """The agent at one moment.
+
+    Attributes:
+        at: seconds since 1970 UTC.
+        turned_s: ``time.monotonic`` when the main loop made this.
+        node: name.
+        site: where it stands.
+        version: of the program.
+        contract: version of what crosses the wire.
+        readings: rows committed since the store was made, those that came again not among them.
+        repeated: rows that came again.
+        late: rows older than what was there.
+        vectors: feature vectors.
+        events: life events.
+        lives: finished lives.
+        bad: values marked bad.
+        marked: values by ``channel.reason``, bad and uncertain.
+        rejected: messages that could not be used, by reason, since the process began.
+        raised: alerts since the process began.
+        known: assets.
+        waiting: messages in the intake.
+        assets: in the order in which they were first heard of.
+        alerts: last changes of state, oldest first.
+        classes: what judges.
+        sources: other than MQTT.
+        broker: and the results that wait for it.
+        files: the agent's own.
+        process: the agent's own.
+        latency: seconds from the arrival of a message to its commit.
+        commit: seconds that a commit takes.
+        batch: messages that share a commit.
+    """
+
+    at: float
+    turned_s: float
+    node: str
+    site: str
+    version: str
+    contract: int
+    readings: int
+    repeated: int
+    late: int
+    vectors: int
+    events: int
+    lives: int
+    bad: int
+    marked: dict[str, int]
+    rejected: dict[str, int]
+    raised: int
+    known: int
+    waiting: int
+    assets: tuple[SeenAsset, ...]
+    alerts: tuple[Alert, ...]
+    classes: tuple[SeenClass, ...]
+    sources: tuple[SeenSource, ...]
+    broker: Broker
+    files: Files
+    process: Process
+    latency: Histogram
+    commit: Histogram
+    batch: Histogram
+
+    def asset(self, name: str) -> SeenAsset | None:
+        """Return an asset by its name."""
+        return next((asset for asset in self.assets if asset.report.asset == name), None)
+
+    def worst_first(self) -> list[SeenAsset]:
+        """Return the assets: those with an alert first, then by health, the unknown last."""
+        return sorted(self.assets, key=_badness)
+
+
+def _badness(asset: SeenAsset) -> tuple[bool, float, str]:
+    health = asset.report.health
+    return not asset.alert, 2.0 if health is None else health, asset.report.asset

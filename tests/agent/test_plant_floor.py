@@ -1,0 +1,524 @@
+"""Everything a plant may speak, in the agent that runs: formats, gateways, ports, all at once."""
+
+import asyncio
+import http.client
+import json
+import os
+import shutil
+import signal
+import struct
+import subprocess
+import threading
+import tty
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any, NoReturn
+
+import cbor2
+import numpy as np
+import pytest
+
+from agent.decode.csv import add_checksum
+from agent.decode.waveform import encode
+from agent.sparkplug.schema import REBIRTH, Payload
+from agent.store import read_checkpoint
+
+Connect = Callable[..., Any]
+Make = Callable[..., Any]
+PATIENCE_S = 60
+START_S = 1_700_000_000
+START_NS = START_S * 10**9
+RATE_HZ = 2048.0
+SAMPLES = 1024
+
+
+def burst(seed: int, n: int, *, amplitude: float = 1.0) -> bytes:
+    """Return a second's burst of a machine that turns at 25 Hz, in g."""
+    rng = np.random.default_rng([seed, n])
+    t = np.arange(SAMPLES) / RATE_HZ
+    wave = amplitude * np.sin(2 * np.pi * 25.0 * t) + 0.1 * rng.normal(size=SAMPLES)
+    return encode(wave.astype(np.float32), RATE_HZ, t_ns=START_NS + n * 10**9, unit="g")
+
+
+WAVES = """
+[[asset_class]]
+name = "pump"
+stats = ["last", "mean_4"]
+every_s = 1.0
+channels = [
+  { name = "flow", unit = "m3/h", resample = "mean" },
+  { name = "temperature", unit = "degC" },
+]
+[asset_class.health]
+kind = "moments"
+baseline = 16
+learn = 24
+smoothing = 1.0
+
+[[asset_class.waveforms]]
+name = "vib"
+unit = "m/s2"
+rate_hz = 2048.0
+samples = 1024
+features = ["rms", "kurtosis", "velocity_rms"]
+"""
+
+
+@pytest.fixture
+def written(tmp_path: Path) -> Callable[..., str]:
+    """Return what writes a configuration."""
+
+    def written(*parts: str) -> str:
+        path = tmp_path / "agent.toml"
+        path.write_text("\n".join(parts))
+        return str(path)
+
+    return written
+
+
+# -- formats over MQTT -----------------------------------------------------------------------------
+
+
+def flows(n: int) -> list[float]:
+    rng = np.random.default_rng([7, n])
+    return [float(value) for value in 12.0 + rng.normal(size=4)]
+
+
+def test_senml_columns_and_waveforms_meet_in_one_row_and_the_vibration_is_blamed_by_name(
+    broker: Any, connect: Connect, agent: Make, written: Any
+) -> None:
+    plant = connect(broker)
+    process = agent("node", written(WAVES)).start()
+    plant.wait_for("node", lambda status: status.online)
+    seconds = 60
+    for n in range(seconds):
+        t = START_S + n
+        warm = 40.0 + n % 5 / 10
+        pack: list[dict[Any, Any]] = [{"bn": "pump-1/", "bt": t, "n": "temperature", "u": "Cel"}]
+        if n % 2:
+            pack[0]["v"] = warm
+            plant.send("node", "pump-1", "temperature", json.dumps(pack).encode())
+        else:
+            pack = [{-2: "pump-1/", -3: t, 0: "temperature", 1: "Cel", 2: warm}]
+            plant.send("node", "pump-1", "temperature", cbor2.dumps(pack))
+        columns = {"t0": t - 0.75, "dt": 0.25, "v": flows(n)}
+        plant.send("node", "pump-1", "flow", json.dumps(columns).encode())
+        loud = 6.0 if n >= seconds - 10 else 1.0
+        plant.send("node", "pump-1", "vib", burst(1, n, amplitude=loud))
+    plant.wait_for("node", lambda status: status.readings == 6 * seconds)
+    assert (plant.statuses["node"].rejected, plant.statuses["node"].bad) == (0, 0)
+    assert process.end(signal.SIGTERM) == 0
+
+    bodies = process.table("SELECT body FROM result WHERE kind = 'health' ORDER BY id")
+    reports = [json.loads(body) for (body,) in bodies]
+    # A row a second, each closed by the first reading of the next.
+    assert [report["t"] for report in reports] == list(range(START_S, START_S + len(reports)))
+    assert len(reports) == seconds - 1
+    quiet, loud_ones = reports[seconds - 12], reports[seconds - 8 :]
+    assert quiet["score"] < 1.0
+    assert all(report["score"] > 1.0 for report in loud_ones)
+    # 6 g and not 1 g of 25 Hz: the sum of squares and the velocity, not the shape.
+    assert {report["why"][0]["channel"] for report in loud_ones} <= {"vib.rms", "vib.velocity_rms"}
+    assert {"vib.rms", "vib.velocity_rms"} <= {w["channel"] for r in loud_ones for w in r["why"]}
+    raised = process.table("SELECT body FROM result WHERE kind = 'alert'")
+    assert "vib." in json.loads(raised[0][0])["text"]
+
+
+# -- what cannot be used ---------------------------------------------------------------------------
+
+
+class Crooked:
+    """Payloads that cannot be used: where they are published, and the reason they must be given."""
+
+    def __init__(self) -> None:
+        good = burst(1, 0)
+        short = encode(np.zeros(100, dtype=np.float32), RATE_HZ)
+        slow = encode(np.zeros(SAMPLES, dtype=np.float32), 1000.0)
+        volts = encode(np.zeros(SAMPLES, dtype=np.float32), RATE_HZ, unit="V")
+        record = {"bn": "pump-1/", "bt": START_S, "n": "temperature", "v": 40.0}
+        rough = {"t": [START_S, START_S + 1, START_S + 5], "v": {"vib": [1, 2, 3]}}
+        late = {"bn": "pump-1/", "bt": START_S + 10**9, "n": "temperature", "v": 40.0}
+        self.messages: list[tuple[str, bytes, str]] = [
+            ("vib", good[:-1], "waveform"),
+            ("vib", good[:20], "waveform"),
+            ("vib", short, "length"),
+            ("vib", slow, "rate"),
+            ("vib", volts, "unit"),
+            ("flow", good, "channel"),
+            ("readings", json.dumps(rough).encode(), "rate"),
+            ("readings", json.dumps([{**record, "x_": 1}]).encode(), "field"),
+            ("readings", json.dumps([{**record, "bver": 99}]).encode(), "version"),
+            ("readings", json.dumps([{**record, "n": "tempe rature"}]).encode(), "name"),
+            ("readings", json.dumps([{**record, "vs": "warm"}]).encode(), "value"),
+            ("readings", json.dumps([{**record, "u": "V"}]).encode(), "unit"),
+            ("readings", json.dumps([late]).encode(), "future"),
+            ("readings", json.dumps([{**record, "bn": "fan 1/"}]).encode(), "name"),
+            ("readings", b"\x81\xa1\x00", "cbor"),
+            ("readings", b"\x81\x01", "type"),
+        ]
+
+
+def test_each_crooked_payload_is_kept_aside_with_its_reason_and_the_good_go_on(
+    broker: Any, connect: Connect, agent: Make, written: Any
+) -> None:
+    plant = connect(broker)
+    process = agent("node", written(WAVES)).start()
+    plant.wait_for("node", lambda status: status.online)
+    crooked = Crooked().messages
+    for n, (leaf, payload, _) in enumerate(crooked):
+        plant.send("node", "pump-1", leaf, payload)
+        plant.send("node", "pump-1", "temperature", b'{"t": %d, "v": 40}' % (START_S + n))
+    plant.wait_for("node", lambda status: status.readings == 2 * len(crooked))
+    assert plant.statuses["node"].rejected == len(crooked)
+    assert process.end(signal.SIGTERM) == 0
+    kept = process.table("SELECT reason, payload, topic FROM quarantine ORDER BY id")
+    assert [reason for reason, _, _ in kept] == [reason for _, _, reason in crooked], kept
+    assert [payload for _, payload, _ in kept] == [payload for _, payload, _ in crooked]
+    assert all(
+        topic.endswith(leaf) for (_, _, topic), (leaf, _, _) in zip(kept, crooked, strict=True)
+    )
+    assert process.values("pump-1", 1) == [40.0] * len(crooked)
+
+
+# -- killed in mid-stream ------------------------------------------
+
+
+def test_killed_among_waveforms_and_a_grid_it_ends_bit_for_bit_as_one_that_never_was(
+    broker: Any, connect: Connect, agent: Make, written: Any
+) -> None:
+    plant = connect(broker)
+    config = written(WAVES)
+    nodes = ("steady", "killed", "featured")
+    # The third keeps features only, and must come back with them alone.
+    processes = {
+        node: agent(
+            node,
+            config,
+            "keep.checkpoint_s=0.3",
+            f"keep.waveforms={'false' if node == 'featured' else 'true'}",
+        ).start()
+        for node in nodes
+    }
+    for node in nodes:
+        plant.wait_for(node, lambda status: status.online)
+    seconds, kills, sent = 300, 3, 0
+    for part in range(kills + 1):
+        before = {node: plant.statuses[node].readings for node in nodes}
+        for n in range(part * seconds // 4, (part + 1) * seconds // 4):
+            t = START_S + n
+            messages = [
+                ("temperature", b'{"t": %d, "v": %.1f}' % (t, 40 + n % 5 / 10)),
+                ("flow", json.dumps({"t0": t - 0.75, "dt": 0.25, "v": flows(n)}).encode()),
+                ("vib", burst(2, n, amplitude=6.0 if n > 250 else 1.0)),
+            ]
+            if n == 200:
+                messages.append(("event", b'{"t": %d, "event": "maintained"}' % t))
+            for node in nodes:
+                for leaf, payload in messages:
+                    plant.send(node, "pump-1", leaf, payload)
+            sent += 6
+        if part < kills:
+            for node in ("killed", "featured"):
+                plant.wait_for(node, lambda s, b=before[node]: s.online and s.readings > b)
+                processes[node].kill()
+                plant.wait_for(node, lambda status: not status.online)
+                processes[node].start()
+                plant.wait_for(node, lambda s, b=before[node]: s.online and s.readings > b)
+    for node in nodes:
+        plant.wait_for(node, lambda s: s.online and (s.readings, s.events) == (sent, 1))
+        assert processes[node].end(signal.SIGTERM) == 0
+    steady = processes["steady"]
+    expected_head, expected = read_checkpoint(steady.state / "checkpoint.npz")
+    results = "SELECT asset, kind, body FROM result ORDER BY id"
+    assert len(steady.table(results)) > seconds / 2
+    for node in ("killed", "featured"):
+        other = processes[node]
+        assert "state restored" in other.said
+        assert other.table(results) == steady.table(results)
+        head, arrays = read_checkpoint(other.state / "checkpoint.npz")
+        assert {name: (a.dtype, a.shape, a.tobytes()) for name, a in arrays.items()} == {
+            name: (a.dtype, a.shape, a.tobytes()) for name, a in expected.items()
+        }
+        for one in (head, dict(expected_head)):
+            assert isinstance(one["counts"], dict)
+        # What came again is counted as such, and is all that tells them apart.
+        apart = {"repeated": 0}
+        assert {**head["counts"], **apart} == {**expected_head["counts"], **apart}  # type: ignore[dict-item]
+    kept = [shot for batch in processes["featured"].batches() for shot in batch.shots]
+    assert kept
+    assert all(not len(shot.samples) and shot.features is not None for shot in kept)
+
+
+# -- ports and posts, beside MQTT ------------------------------------------
+
+SOURCES = """
+[[asset_class]]
+name = "press"
+channels = [{{ name = "pressure", unit = "bar" }}, {{ name = "oil", unit = "degC" }}]
+
+[[source]]
+kind = "serial"
+url = "{serial}"
+asset = "press-1"
+columns = ["time", "pressure", "oil"]
+units = {{ pressure = "psi" }}
+time = "time"
+checksum = true
+
+[[source]]
+kind = "modbus"
+url = "tcp://127.0.0.1:{modbus}"
+asset = "press-2"
+poll = [
+  {{ channel = "pressure", register = 0, type = "float32", every_s = 0.05 }},
+  {{ channel = "oil", register = 2, type = "int16", scale = 0.1, every_s = 0.05 }},
+]
+
+[[source]]
+kind = "http"
+port = {http}
+"""
+
+
+class Plc:
+    """A Modbus server in a thread with a loop of its own."""
+
+    def __init__(self, port: int, registers: list[int]) -> None:
+        self._port = port
+        self._registers = registers
+        self._ready = threading.Event()
+        self._loop = asyncio.new_event_loop()
+        self._server: Any = None
+        self._thread = threading.Thread(target=self._run)
+        self._thread.start()
+        assert self._ready.wait(PATIENCE_S)
+
+    def _run(self) -> None:
+        from pymodbus.server import ModbusTcpServer
+        from pymodbus.simulator import DataType, SimData, SimDevice
+
+        async def serve() -> None:
+            bits = SimData(0, values=[False] * 8, datatype=DataType.BITS)
+            held = SimData(0, values=self._registers, datatype=DataType.REGISTERS)
+            device = SimDevice(1, simdata=([bits], [bits], [held], [held]))
+            self._server = ModbusTcpServer(device, address=("127.0.0.1", self._port))
+            await self._server.serve_forever(background=True)
+            self._ready.set()
+            await self._server.serving
+
+        self._loop.run_until_complete(serve())
+        self._loop.close()
+
+    def stop(self) -> None:
+        asyncio.run_coroutine_threadsafe(self._server.shutdown(), self._loop)
+        self._thread.join(PATIENCE_S)
+
+
+@pytest.fixture
+def pty(tmp_path: Path) -> Iterator[int]:
+    """Return our end of a serial line, whose other is ``tmp_path / "port"``."""
+    master, slave = os.openpty()
+    tty.setraw(slave)
+    (tmp_path / "port").symlink_to(os.ttyname(slave))
+    yield master
+    os.close(master)
+    os.close(slave)
+
+
+def post(port: int, asset: str, body: bytes) -> tuple[int, str]:
+    with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE_S)) as connection:
+        head = {"Content-Type": "application/json"}
+        connection.request("POST", f"/v1/readings?asset={asset}", body, head)
+        answer = connection.getresponse()
+        return answer.status, answer.read().decode()
+
+
+def test_a_serial_port_a_modbus_device_posts_and_mqtt_feed_one_agent_at_once(
+    broker: Any,
+    connect: Connect,
+    agent: Make,
+    written: Any,
+    pty: int,
+    tmp_path: Path,
+    free_ports: Callable[[], int],
+) -> None:
+    pytest.importorskip("pymodbus")
+    modbus, http_port = free_ports(), free_ports()
+    registers = [*struct.unpack(">HH", struct.pack(">f", 100.5)), 455]
+    plc = Plc(modbus, registers)
+    try:
+        plant = connect(broker)
+        config = written(SOURCES.format(serial=tmp_path / "port", modbus=modbus, http=http_port))
+        process = agent("node", config).start()
+        process.wait_for("port open")
+        process.wait_for("listening")
+        plant.wait_for("node", lambda status: status.online)
+        os.write(pty, b"the end of a line\n")
+        for n in range(20):
+            line = add_checksum(b"%d,%d,40" % (START_S + n, 14500 + n))
+            os.write(pty, line + b"\n")
+            row = b'{"t": %d, "v": {"pressure": %d, "oil": 50}}' % (START_S + n, n)
+            plant.send("node", "press-4", "readings", row)
+            status, why = post(http_port, "press-3", row)
+            assert (status, why) == (204, "")
+            # It is there by the time the answer is.
+            assert len(process.values("press-3", 0)) == n + 1
+        os.write(pty, b"1,2,3*00\n")
+        status, why = post(http_port, "press-3", b'{"t": 1, "v": {"torque": 1}}')
+        assert status == 400
+        assert "has no channel 'torque'; it has pressure, oil" in why
+        plant.wait_for("node", lambda s: s.assets == 4 and s.rejected == 2 and s.readings > 70)
+        assert process.end(signal.SIGTERM) == 0
+    finally:
+        plc.stop()
+    assert "Traceback" not in process.said
+    psi_in_bar = 0.0689475729
+    assert process.values("press-1", 0) == pytest.approx(
+        [psi_in_bar * (14500 + n) for n in range(20)]
+    )
+    assert set(process.values("press-2", 0)) == {100.5}
+    assert set(process.values("press-2", 1)) == {45.5}
+    assert process.values("press-3", 0) == process.values("press-4", 0) == list(range(20))
+    assert sorted(process.table("SELECT reason, topic FROM quarantine")) == [
+        ("channel", "source/http/json/press-3/readings"),
+        ("checksum", "source/serial"),
+    ]
+
+
+# -- Sparkplug: another implementation's edge node ------------------------------------------
+
+FOLDER = Path(os.environ.get("RUNOUT_NPM") or Path.home() / ".cache/runout-test-npm")
+PACKAGE = "sparkplug-client@3.2.4"
+STATE = "spBv1.0/STATE/runout"
+
+EDGE_JS = """
+const client = require("sparkplug-client").newClient({
+  serverUrl: process.argv[1], username: "", password: "", groupId: "plant", edgeNode: "hall",
+  clientId: "hall", version: "spBv1.0", publishDeath: true,
+});
+let born = 0, n = 0, ms = 1700000000000;
+const now = () => (ms += 1000);
+client.on("birth", () => {
+  client.publishNodeBirth({timestamp: now(), metrics: [
+    {name: "Node Control/Rebirth", type: "Boolean", value: false}]});
+  client.publishDeviceBirth("pump-1", {timestamp: now(), metrics: [
+    {name: "Process/Flow", type: "Double", value: 1000, properties: {
+      engUnit: {type: "String", value: "l/min"}}},
+    {name: "Temperature", type: "Int32", value: -5},
+    {name: "Label", type: "String", value: "x"}]});
+  console.log("born " + (++born));
+});
+client.on("ncmd", (payload) => {
+  if (payload.metrics.some((m) => m.name == "Node Control/Rebirth" && m.value))
+    client.emit("birth");
+});
+process.stdin.on("data", (said) => {
+  for (const word of said.toString().trim().split("\\n")) {
+    if (word == "data") {
+      n += 1;
+      client.publishDeviceData("pump-1", {timestamp: now(), metrics: [
+        {name: "Process/Flow", type: "Double", value: 1000 + n},
+        {name: "Temperature", type: "Int32", value: -n}]});
+      console.log("data " + n);
+    }
+    if (word == "stop") { client.stop(); process.stdin.pause(); }
+  }
+});
+"""
+
+SPARKPLUG = """
+[[asset_class]]
+name = "pump"
+channels = [{ name = "Process.Flow", unit = "m3/h" }, { name = "Temperature", unit = "degC" }]
+stats = ["last"]
+[mqtt.sparkplug]
+groups = ["plant"]
+[report]
+health_every_s = 0
+"""
+
+
+def absent(what: str) -> NoReturn:
+    if os.environ.get("CI"):
+        pytest.fail(f"{what}, and CI must run these tests")
+    pytest.skip(what)
+
+
+class Edge:
+    """The other implementation's edge node; it does as it is told, and says so."""
+
+    def __init__(self, port: int) -> None:
+        node = shutil.which("node")
+        if node is None or not (FOLDER / "node_modules/sparkplug-client").is_dir():
+            absent(f"node, or {PACKAGE} in {FOLDER}: test_sparkplug_peer.py installs it")
+        self._process = subprocess.Popen(
+            [node, "-e", EDGE_JS, f"mqtt://127.0.0.1:{port}"],
+            cwd=FOLDER,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    def tell(self, word: str) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.write(word + "\n")
+        self._process.stdin.flush()
+
+    def wait_for(self, word: str) -> None:
+        assert self._process.stdout is not None
+        assert word in (line.strip() for line in self._process.stdout), word
+
+    def close(self) -> None:
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.close()
+        self._process.terminate()
+        self._process.wait(timeout=PATIENCE_S)
+        self._process.stdout.close()
+
+
+@pytest.fixture
+def edge(broker: Any) -> Iterator[Edge]:
+    edge = Edge(broker.port)
+    yield edge
+    edge.close()
+
+
+def states(plant: Any) -> list[bool]:
+    return [json.loads(payload)["online"] for topic, payload in plant.heard if topic == STATE]
+
+
+def test_an_edge_node_that_was_there_before_is_asked_for_its_births_and_judged(
+    broker: Any, connect: Connect, agent: Make, written: Any, edge: Edge
+) -> None:
+    edge.wait_for("born 1")
+    plant = connect(broker, also=[STATE, "spBv1.0/plant/NCMD/hall"])
+    process = agent("node", written(SPARKPLUG)).start()
+    plant.wait_for("node", lambda status: status.online)
+    plant.wait(lambda: states(plant) == [True])
+    edge.tell("data")  # of a node that the agent knows nothing of
+    edge.wait_for("born 2")
+    asked = [payload for topic, payload in plant.heard if "NCMD" in topic]
+    assert [metric.name for metric in Payload.FromString(asked[0]).metrics] == [REBIRTH]
+    for n in range(2, 12):
+        edge.tell("data")
+        edge.wait_for(f"data {n}")
+    plant.wait_for("node", lambda status: status.readings >= 11)
+    plant.wait(lambda: any(topic.endswith("/pump-1/health") for topic, _ in plant.heard))
+
+    process.kill()
+    plant.wait(lambda: states(plant)[-1:] == [False])
+    process.start()
+    plant.wait(lambda: states(plant)[-1:] == [True])
+    edge.tell("data")
+    edge.wait_for("born 3")
+    edge.tell("data")
+    plant.wait_for("node", lambda status: status.online and status.readings >= 12)
+    assert process.end(signal.SIGTERM) == 0
+    plant.wait(lambda: states(plant)[-1:] == [False])
+    assert plant.statuses["node"].rejected == 0
+    flows = process.values("pump-1", 0)
+    # Litres a minute, by the birth's property, in cubic metres an hour.
+    assert flows[:11] == pytest.approx([60.0, *(0.06 * (1000 + n) for n in range(2, 12))])
+    assert process.values("pump-1", 1)[:3] == [-5, -2, -3]
