@@ -1,6 +1,7 @@
 """The loop: take what there is, journal it, judge it, commit, acknowledge, publish."""
 
 import logging
+import os
 import threading
 import time
 from collections.abc import Callable
@@ -13,6 +14,7 @@ import msgspec
 from agent.assemble import Assembler
 from agent.batch import Batch, Rejected, Swap
 from agent.config import AgentConfig, Mqtt
+from agent.facts import Facts, FactsFile
 from agent.intake import Arrival, Intake
 from agent.mqtt import Link
 from agent.pipeline import Outcome, Pipeline
@@ -20,8 +22,9 @@ from agent.publish import Publisher
 from agent.rollout import Rollout, Verdict
 from agent.sources import Source
 from agent.store import Result, Store
+from agent.watchdog import Watchdog
 from contract import VERSION, topics
-from contract.errors import ContractError, RunoutError
+from contract.errors import ContractError, DataError, RunoutError
 from contract.features import FeatureSpec
 from contract.report import Alert, ClassConfig, Measured, NodeConfig, NodeStatus
 
@@ -133,6 +136,11 @@ class Engine:
         """Let a release judge, from a known place in the journal on."""
         self.process(Batch([], [], swap=swap))
 
+    def take_facts(self, facts: Facts) -> None:
+        """Know these slow facts of assets from here on, if they are others than before."""
+        if facts != self.pipeline.facts:
+            self.process(Batch([], [], facts=facts))
+
     def consider_releases(self, at_ns: int) -> list[Verdict]:
         """Judge what lies in the inbox, and promote what is good."""
         return [self._consider(path, at_ns) for path in self.rollout.waiting()]
@@ -223,6 +231,8 @@ def run(config: AgentConfig, stopping: Callable[[], bool], intake: Intake) -> No
         RunoutError: the thread of the network or of a source died.
     """
     with ExitStack() as opened:
+        watchdog = Watchdog.of(os.environ)
+        opened.callback(watchdog.close)
         engine = Engine(config, opened)
         site, node = config.node.site, config.name
         status_topic = topics.status_topic(site, node)
@@ -243,13 +253,18 @@ def run(config: AgentConfig, stopping: Callable[[], bool], intake: Intake) -> No
             )
             opened.callback(plant.close)
         sources: dict[str, Source] = {one.name: one.build() for one in config.source}
+        table = FactsFile(config)
+        if (facts := table.changed()) is not None:
+            engine.take_facts(facts)
         publisher = Publisher(engine.store, link, site, node)
-        loop = _Loop(engine, assembler, link, plant, sources, publisher, intake, status_topic)
+        loop = _Loop(
+            engine, assembler, link, plant, sources, publisher, intake, status_topic, table
+        )
         for source in sources.values():
             opened.callback(source.close)
             source.open(intake.put)
         opened.callback(intake.close)  # before the others: who puts must not wait for nobody
-        loop.run(stopping)
+        loop.run(stopping, watchdog)
 
 
 class SparkplugLink:
@@ -311,8 +326,10 @@ class _Loop:
         publisher: Publisher,
         intake: Intake,
         status_topic: str,
+        table: FactsFile,
     ) -> None:
         self._engine = engine
+        self._table = table
         self._link = link
         self._plant = plant
         self._sources = sources
@@ -323,18 +340,21 @@ class _Loop:
         self._more_s = engine.config.keep.wait_ms / 1000
         self._told: NodeStatus | None = None
         self._was_connected = False
+        self._table_error = ""
         self._configured = 0
         """The session of the link in which the node's configuration was published."""
 
-    def run(self, stopping: Callable[[], bool]) -> None:
+    def run(self, stopping: Callable[[], bool], watchdog: Watchdog) -> None:
         config = self._engine.config
         checkpointed = told = looked = time.monotonic()
         self._link.open()
         if self._plant is not None:
             self._plant.open()
+        watchdog.ready()
         while not stopping():
             self._turn()
             now = time.monotonic()
+            watchdog.beat(now, self._in_a_line)
             if now - looked >= 0.5:
                 looked = now
                 self._look_around()
@@ -347,7 +367,15 @@ class _Loop:
             if now - checkpointed >= config.keep.checkpoint_s:
                 checkpointed = now
                 self._engine.checkpoint()
+        watchdog.stopping()
         self._end()
+
+    def _in_a_line(self) -> str:
+        counts = self._engine.pipeline.counts
+        broker = "connected" if self._link.connected.is_set() else "no broker"
+        machines = len(self._engine.pipeline.assets)
+        read = f"{counts.readings} readings of {machines} machines"
+        return f"{read}, {counts.rejected} rejected, {broker}"
 
     def _turn(self) -> None:
         arrivals = self._intake.take(0.1, self._more_s)
@@ -387,6 +415,16 @@ class _Loop:
         if self._plant is not None:
             self._plant.tend(self._plant.tick())
         self._engine.consider_releases(time.time_ns())
+        try:
+            facts = self._table.changed()
+        except DataError as error:
+            if str(error) != self._table_error:
+                log.error("facts: what was known stands", extra={"error": str(error)})  # noqa: TRY400
+            self._table_error = str(error)
+        else:
+            if facts is not None:
+                self._engine.take_facts(facts)
+                log.info("facts were read", extra={"assets": len(facts)})
         self._publisher.save()
 
     def _tell(self, *, online: bool = True) -> None:

@@ -158,6 +158,7 @@ class Asset:
             w: Speed(spec, wave.speed) for w, wave in enumerate(spec.waveforms) if wave.speed
         }
         self._events: deque[tuple[int, int]] = deque(maxlen=EVENTS)
+        self._facts = np.full(len(spec.facts), np.nan)
 
     def is_new(self, event: Event) -> bool:
         """Remember an event; False if it came before: the broker repeats what was not acknowledged.
@@ -169,6 +170,11 @@ class Asset:
             return False
         self._events.append(key)
         return True
+
+    def know(self, facts: dict[str, float]) -> None:
+        """Take the slow facts of this asset; what is not among them is not known."""
+        names = self.group.spec.facts
+        self._facts = np.array([facts.get(name, np.nan) for name in names], dtype=np.float64)
 
     def begin_life(self) -> None:
         """Forget the last life; time goes on."""
@@ -247,6 +253,8 @@ class Asset:
             doubt = np.nan_to_num(values[:, at:]).max(axis=1).astype(np.uint8)
             values = values[:, :at]
         rows, X = self._features(values)
+        if len(self._facts) and len(rows):
+            X = np.concatenate([X, np.tile(self._facts, (len(rows), 1))], axis=1)
         doubtful = self._doubtful(doubt, rows, len(values))
         if not len(rows):
             return None

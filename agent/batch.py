@@ -84,6 +84,8 @@ class Batch(NamedTuple):
     rejected: int = 0
     swap: Swap | None = None
     shots: list[Shot] = []  # noqa: RUF012  # never written to
+    facts: dict[str, dict[str, float]] | None = None
+    """Slow facts by asset, in place of all that were known; None: as they were."""
 
     def encode(self, *, waveforms: bool = True) -> bytes:
         """Return the journal's form; without ``waveforms`` the features of bursts only.
@@ -96,19 +98,20 @@ class Batch(NamedTuple):
             for r in self.rows
         ]
         shots = [_shot_out(shot, waveforms=waveforms) for shot in self.shots]
-        return _encoder.encode((rows, self.events, self.rejected, self.swap, shots))
+        return _encoder.encode((rows, self.events, self.rejected, self.swap, shots, self.facts))
 
     @classmethod
     def decode(cls, body: bytes) -> "Batch":
         """Read the journal's form; raises ``ContractError`` where it is another's."""
         try:
-            rows, events, rejected, swap, shots = _decoder.decode(body)
+            rows, events, rejected, swap, shots, facts = _decoder.decode(body)
             return cls(
                 [_rows(*row) for row in rows],
                 [Event(*event) for event in events],
                 rejected,
                 None if swap is None else Swap(*swap),
                 [_shot_in(*shot) for shot in shots],
+                facts,
             )
         except (msgspec.DecodeError, ValueError) as error:  # ValueError: arrays cut short
             raise ContractError(f"a journalled batch cannot be read: {error}") from error
@@ -122,6 +125,7 @@ class Batch(NamedTuple):
             self.rejected,
             swap,
             [shot for shot in self.shots if wanted(shot.asset)],
+            self.facts,
         )
 
 
@@ -133,6 +137,7 @@ _decoder = msgspec.msgpack.Decoder(
         int,
         tuple[str, int, str] | None,
         list[tuple[int, str, int, int, bytes, bytes, int]],
+        dict[str, dict[str, float]] | None,
     ]
 )
 

@@ -209,6 +209,38 @@ class Federation(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     port: Annotated[int, msgspec.Meta(ge=0, le=65535)] = 0
 
 
+class Web(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The agent's own page, metrics and ``/healthz``: see ``agent.page``.
+
+    Attributes:
+        enabled: serve them.
+        host: address to listen at.
+        port: 0: a free one.
+        insecure: listen beyond loopback, without TLS; needs ``token_file``.
+        token_file: holds on its first line the token that is asked for beyond loopback.
+        names: under which this machine is asked for, beside its addresses and ``localhost``.
+        broker_absent_min: minutes without the broker after which ``/healthz`` says so; 0: never.
+        connections: at a time; one more is answered 503.
+    """
+
+    enabled: bool = True
+    host: str = "127.0.0.1"
+    port: Annotated[int, msgspec.Meta(ge=0, le=65535)] = 8770
+    insecure: bool = False
+    token_file: str = ""
+    names: tuple[str, ...] = ()
+    broker_absent_min: Annotated[float, msgspec.Meta(ge=0)] = 0.0
+    connections: Annotated[int, msgspec.Meta(ge=1, le=1000)] = 16
+
+    def __post_init__(self) -> None:
+        """Refuse what would stand open; msgspec turns this into an error with the path."""
+        if not is_loopback(self.host) and not (self.insecure and self.token_file):
+            raise ValueError(
+                f"host: {self.host!r} is beyond loopback: say insecure = true and give token_file, "
+                "or keep 127.0.0.1 and let a proxy speak TLS"
+            )
+
+
 class AgentConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Everything; see ``configs/agent.toml`` for a commented example.
 
@@ -234,6 +266,7 @@ class AgentConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     learning: Learning = Learning()
     report: Report = Report()
     federation: Federation = Federation()
+    web: Web = Web()
 
     @property
     def name(self) -> str:
@@ -309,6 +342,7 @@ def _problem(config: AgentConfig) -> str:
     files = [
         ("facts", config.facts),
         ("mqtt.password_file", mqtt.password_file),
+        ("web.token_file", config.web.token_file),
         ("federation.ca", config.federation.ca),
     ]
     files.append(("federation.key", config.federation.key))

@@ -15,6 +15,7 @@ import csv
 import math
 from pathlib import Path
 
+from agent.config import AgentConfig
 from contract import topics
 from contract.errors import DataError
 
@@ -22,6 +23,33 @@ MOST_BYTES = 16 * 1024 * 1024
 
 Facts = dict[str, dict[str, float]]
 """By asset and column; a cell that is empty is not in it."""
+
+
+class FactsFile:
+    """The table of a configuration, read when it changes."""
+
+    def __init__(self, config: AgentConfig) -> None:
+        self._path = Path(config.facts) if config.facts else None
+        self._wanted = frozenset(name for spec in config.asset_class for name in spec.facts)
+        self._seen = (0, 0)
+
+    def changed(self) -> Facts | None:
+        """Return what the table says, if it was written since it was last read; else None.
+
+        Raises:
+            DataError: it cannot be read; it is not tried again before it changes.
+        """
+        if self._path is None:
+            return None
+        try:
+            stat = self._path.stat()
+        except OSError as error:
+            raise DataError(f"{self._path}: cannot be read: {error}") from error
+        seen = (stat.st_mtime_ns, stat.st_size)
+        if seen == self._seen:
+            return None
+        self._seen = seen
+        return read(self._path, self._wanted)
 
 
 def read(path: Path, wanted: frozenset[str]) -> Facts:

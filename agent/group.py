@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from agent import health
 from agent.features.burst import BurstFeatures
 from agent.features.functions import load
-from agent.prognosis import LocalRul
+from agent.prognosis import Interval, LocalRul
 from contract.arrays import Floats
 from contract.features import FeatureSpec
 from contract.models.histogram import BINS
@@ -34,6 +34,7 @@ class Group:
         rul: remaining life, as learnt here.
         release: what judges in their place, or None.
         error_h: of remaining life on held-out lives; None: not known.
+        interval: of the model that judges remaining life; None: not known.
 
     Raises:
         ConfigError: a function or a waveform's feature that cannot be.
@@ -52,6 +53,7 @@ class Group:
         self.rul = LocalRul(spec, sklearn=sklearn)
         self.release: Release | None = None
         self.error_h: float | None = None
+        self.interval: Interval | None = None
         self._released_judge: health.Judge | None = None
 
     @property

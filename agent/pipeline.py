@@ -17,9 +17,10 @@ from agent.asset import Asset, Counts, Run
 from agent.batch import Batch, Event, Rows, Swap
 from agent.bursts import among_rows
 from agent.config import AgentConfig
+from agent.facts import Facts
 from agent.group import Group
 from agent.labels import Life
-from agent.prognosis import error_h, predict_one
+from agent.prognosis import Interval, error_h, predict_one
 from contract.arrays import Arrays, Floats
 from contract.errors import ConfigError, ContractError
 from contract.release import Predictor, Release
@@ -84,6 +85,8 @@ class Pipeline:
         self.first_life: dict[str, int] = {}
         """Number of the first life of an asset that was known before; others begin at 0."""
         self.counts = Counts()
+        self.facts: Facts = {}
+        """Slow facts by asset."""
 
     def process(self, batch: Batch) -> list[Outcome]:
         """Take a batch; return what is to be said, in order.
@@ -97,6 +100,11 @@ class Pipeline:
         if batch.swap is not None:
             group = self.groups[batch.swap.asset_class]
             group.swap(self._find_release(batch.swap) if batch.swap.version else None)
+            self._judge_own(group)
+        if batch.facts is not None:
+            self.facts = batch.facts
+            for name, known in self.assets.items():
+                known.know(self.facts.get(name, {}))
         if batch.shots:
             rows = among_rows(batch, self.asset, self.counts)
         else:
@@ -144,6 +152,7 @@ class Pipeline:
                 raise ContractError(f"asset {name!r} matches no pattern of [assets] any more")
             found = self.assets[name] = Asset(name, self.groups[spec.name])
             found.life = self.first_life.get(name, 0)
+            found.know(self.facts.get(name, {}))
         return found
 
     def _rows(
@@ -247,6 +256,10 @@ class Pipeline:
             local_h = predict_one(local[1], x)
         elif local is None:
             local_h = None
+        low_h = high_h = coverage = None
+        if rul_h is not None and group.interval is not None:
+            low_h, high_h = group.interval.around(rul_h)
+            coverage = group.interval.coverage
         score = judged.score
         index = None if score is None else health.index(score, rul_h, group.spec.cap_h)
         return Health(
@@ -257,6 +270,9 @@ class Pipeline:
             score=_rounded(score),
             rul_h=_rounded(rul_h),
             rul_error_h=_rounded(predictor[2]) if predictor else None,
+            rul_low_h=_rounded(low_h),
+            rul_high_h=_rounded(high_h),
+            rul_coverage=_rounded(coverage),
             rul_local_h=_rounded(local_h),
             judged_by=group.version,
             rul_model=predictor[0] if predictor else "",
@@ -298,9 +314,12 @@ class Pipeline:
         asset.begin_life()
 
     def _judge_own(self, group: Group) -> None:
-        local = group.local_predictor()
-        group.error_h = (
-            None if local is None else error_h(local[1], self._lives.heldout(group.spec))
+        """Judge the models of remaining life by the lives that were held out."""
+        local, judging = group.local_predictor(), group.predictor()
+        lives = self._lives.heldout(group.spec) if judging is not None else []
+        group.error_h = None if local is None else error_h(local[1], lives)
+        group.interval = (
+            None if judging is None else Interval.of(judging[1], lives, group.spec.cap_h)
         )
 
     def arrays(self) -> tuple[dict[str, object], Arrays]:
@@ -326,6 +345,7 @@ class Pipeline:
             "assets": {name: [asset.name for asset in found] for name, found in members.items()},
             "digests": {name: group.spec.digest() for name, group in self.groups.items()},
             "released": released,
+            "facts": self.facts,
             "counts": msgspec.to_builtins(self.counts, order="sorted"),
         }
         return head, arrays
@@ -354,6 +374,9 @@ class Pipeline:
                 name = group.spec.name
                 raise ContractError(f"the state of asset class {name!r} is not whole") from error
         self.counts = state.counts
+        self.facts = state.facts
+        for name, asset in self.assets.items():
+            asset.know(self.facts.get(name, {}))
 
     def _restore(self, group: Group, state: "_Head", arrays: Arrays) -> None:
         name = group.spec.name
@@ -367,6 +390,7 @@ class Pipeline:
                 asset.restore({key: array[i] for key, array in stacked.items()})
         if name in state.released:
             group.swap(self._find_release(Swap(name, *state.released[name])))
+            self._judge_own(group)
 
 
 class _Head(msgspec.Struct):
@@ -374,6 +398,7 @@ class _Head(msgspec.Struct):
     digests: dict[str, str]
     released: dict[str, tuple[int, str]]
     counts: Counts
+    facts: Facts = {}
 
 
 def _below(arrays: Arrays, prefix: str) -> Arrays:

@@ -342,6 +342,8 @@ def _check(job: Job) -> None:
     if job.look.from_ns >= job.look.until_ns:
         raise ConfigError("--from is not before --until: nothing would be left")
     inputs = {path.resolve() for path in (*job.files, job.labels, job.rul) if path is not None}
+    if job.out is not None and job.out.suffix not in results.ENDINGS:
+        raise ConfigError(f"--out {job.out}: call it {' or '.join(results.ENDINGS)}")
     if job.out is not None and job.out.resolve() in inputs:
         raise ConfigError(f"--out {job.out} is one of the files that are read")
 

@@ -32,6 +32,9 @@ class Health(msgspec.Struct, frozen=True, tag_field="type", tag="health"):
         score: smoothed; 1 is the limit of healthy, higher is worse.
         rul_h: hours left by the model that judges; None where there is none yet.
         rul_error_h: root mean square error of that model on held-out lives; None where unknown.
+        rul_low_h: hours between which the truth lies, as calibrated on held-out lives ...
+        rul_high_h: ... the cap stands for it and all above; None where there are too few lives.
+        rul_coverage: share of the truths that are to lie there: 0.9, or what so few lives allow.
         rul_local_h: hours left by this device's own model, learnt alone.
         judged_by: release that judges; 0: the device's own models.
         rul_model: which of its models.
@@ -55,6 +58,9 @@ class Health(msgspec.Struct, frozen=True, tag_field="type", tag="health"):
     life: int
     why: tuple[Why, ...]
     marks: tuple[str, ...] = ()
+    rul_low_h: float | None = None
+    rul_high_h: float | None = None
+    rul_coverage: float | None = None
     lacks: tuple[str, ...] = ()
 
 

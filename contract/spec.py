@@ -260,6 +260,8 @@ class AssetClass(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         waveforms: channels that come in bursts; the features of a burst are columns behind those
             of ``channels``, named ``waveform.feature``.
         functions: features of one's own.
+        facts: columns of the device's table of slow facts that feature vectors bear, for remaining
+            life to be learnt with; missing where the table says nothing of an asset.
         regimes: operating regimes, within which health is judged; none: there is one.
         every_s: rows stand on a grid of time of this step, each channel resampled as it declares;
             0: readings that bear the same time are a row.
@@ -282,6 +284,7 @@ class AssetClass(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     channels: tuple[Channel, ...] = ()
     waveforms: tuple[Waveform, ...] = ()
     functions: tuple[Function, ...] = ()
+    facts: tuple[str, ...] = ()
     regimes: Regimes | None = None
     every_s: Annotated[float, msgspec.Meta(ge=0)] = 0.0
     wait_s: Annotated[float, msgspec.Meta(ge=0)] = 0.0
@@ -313,14 +316,15 @@ class AssetClass(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         if not self.stats or len(set(self.stats)) != len(self.stats):
             raise ValueError("stats must be named once each, and at least one")
         functions = [function.name for function in self.functions]
-        if len({*functions, *self.stats}) != len(functions) + len(self.stats):
-            raise ValueError("functions must be named once each, and as no statistic is")
+        names = [*functions, *self.facts, *self.stats]
+        if len(set(names)) != len(names):
+            raise ValueError("functions and facts must be named once each, and as no statistic is")
         for function in self.functions:
             for name in function.channels:
                 if name not in self.channel_names:
                     raise ValueError(f"function {function.name!r}: no channel {name!r}")
         for stat in self.health.stats:
-            if stat not in self.stats and stat not in functions:
+            if stat not in names:
                 raise ValueError(f"health watches {stat!r}, which is not among the class's stats")
         self._check_regimes()
         kinds = [type(model) for model in self.rul]
@@ -376,7 +380,7 @@ class AssetClass(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     def features_digest(self) -> str:
         """Return the digest of what the columns of a feature vector mean."""
-        more = [self.functions, self.waveforms, self.every_s]
+        more = [self.functions, self.waveforms, self.every_s, self.facts]
         told = [[(c.name, c.unit) for c in self.channels], self.stats, self.hop]
         return _digest([*told, *([more] if any(more) else [])])
 

@@ -11,13 +11,14 @@ from typing import Self, TextIO
 
 import msgspec
 
-from contract.errors import ConfigError, DataError
+from contract.errors import DataError
 from contract.report import Alert, Health
 
-_FIELDS = (
-    "type", "asset", "t", "time", "state", "health", "score", "rul_h", "rul_error_h",
-    "rul_local_h", "judged_by", "rul_model", "life", "marks", "why", "id", "since", "text",
-)  # fmt: skip
+_FIELDS = tuple(
+    dict.fromkeys(["type", "asset", "time", *Health.__struct_fields__, *Alert.__struct_fields__])
+)
+ENDINGS = (".jsonl", ".csv")
+"""What an outcome file may be called."""
 _json = msgspec.json.Encoder()
 
 
@@ -25,13 +26,10 @@ class Out:
     """A file that outcomes are written to: JSON lines as they are published, or CSV.
 
     Raises:
-        ConfigError: its ending is neither ``.jsonl`` nor ``.csv``.
         DataError: it cannot be written.
     """
 
     def __init__(self, path: Path) -> None:
-        if path.suffix not in {".jsonl", ".csv"}:
-            raise ConfigError(f"--out {path}: call it .jsonl or .csv")
         self.path = path
         try:
             self._file: TextIO = path.open("w", encoding="utf-8", newline="")
@@ -66,9 +64,11 @@ class Out:
 
 def _flat(outcome: Health | Alert) -> dict[str, object]:
     row: dict[str, object] = msgspec.to_builtins(outcome)
+    for name, value in row.items():
+        if isinstance(value, list):
+            row[name] = " ".join(map(str, value))
     row["time"] = moment(outcome.t)
     row["why"] = " ".join(f"{why.channel}.{why.feature}:{why.sigmas:+g}" for why in outcome.why)
-    row["marks"] = " ".join(outcome.marks) if isinstance(outcome, Health) else ""
     return row
 
 

@@ -57,7 +57,11 @@ class Text:
         self._file: BinaryIO | gzip.GzipFile = self._raw
         if zipped:
             self._file = gzip.GzipFile(fileobj=self._raw)
-        self._ahead = self._read().removeprefix(_BOM)
+        try:
+            self._ahead = self._read().removeprefix(_BOM)
+        except DataError:
+            self.close()
+            raise
 
     def __enter__(self) -> Self:
         return self

@@ -3,7 +3,6 @@
 import gzip
 import importlib.util
 import io
-import itertools
 import json
 import os
 import signal
@@ -67,7 +66,7 @@ def values_of(chunks: list[Chunk]) -> np.ndarray:
 
 
 def times_of(chunks: list[Chunk]) -> list[int]:
-    return np.concatenate([chunk.t_ns for chunk in chunks]).tolist()
+    return [int(t) for chunk in chunks for t in chunk.t_ns]
 
 
 def run(config: AgentConfig, *files: Path, **job: object) -> Done:
@@ -79,9 +78,7 @@ def outcomes_in(path: Path) -> list[Outcome]:
     return [decoder.decode(line) for line in path.read_text().splitlines()]
 
 
-def live(
-    config: AgentConfig, messages: list[tuple[str, str, dict[str, object]]]
-) -> list[Outcome]:
+def live(config: AgentConfig, messages: list[tuple[str, str, dict[str, object]]]) -> list[Outcome]:
     """Return what an agent says to messages (asset, leaf, JSON) that come over MQTT."""
     arrivals = [
         Arrival(
@@ -96,10 +93,8 @@ def live(
     with ExitStack() as opened:
         engine = Engine(config, opened)
         assembler = Assembler(config)
-        for some in itertools.batched(arrivals, 37) if sys.version_info >= (3, 12) else (
-            arrivals[i : i + 37] for i in range(0, len(arrivals), 37)
-        ):
-            batch, rejected = assembler.assemble(list(some))
+        for begin in range(0, len(arrivals), 37):
+            batch, rejected = assembler.assemble(arrivals[begin : begin + 37])
             assert not rejected, rejected[0].text
             said += engine.process(batch, rejected)
     return said
@@ -109,9 +104,7 @@ def live(
 
 
 @pytest.mark.data
-def test_turbofans_from_a_file_are_judged_as_they_are_over_mqtt(
-    tmp_path: Path, data: Path
-) -> None:
+def test_turbofans_from_a_file_are_judged_as_they_are_over_mqtt(tmp_path: Path, data: Path) -> None:
     whole = gzip.decompress((data / "cmapss_fd001/train_FD001.txt.gz").read_bytes()).decode()
     lines = whole.splitlines()[:1200]
     path = tmp_path / "train_FD001.txt"
@@ -153,14 +146,13 @@ def test_machines_side_by_side_in_other_units_with_gaps_are_judged_as_over_mqtt(
             text = "" if vibration is None else str(vibration)
             lines.append(f"{when};{machine};{degrees};{text};Ada")
             v = {"temperature": degrees, "vibration": vibration}
-            body = {"t": f"{when}Z", "v": v, "u": {"temperature": "degF", "vibration": "mm/s"}}
+            body: dict[str, object] = {"t": f"{when}Z", "v": v, "u": {"temperature": "degF", "vibration": "mm/s"}}
             messages.append((f"pump-{machine}", "readings", body))
     path = tmp_path / "log.csv"
     path.write_text("\r\n".join(lines).replace("Temperature", "temperature") + "\r\n")
     description = tmp_path / "pumps.toml"
     description.write_text(
-        'asset = "pump-{machine}"\nignore = ["operator"]\n'
-        '[time]\ncolumn = "when"\noffset = "Z"\n'
+        'asset = "pump-{machine}"\nignore = ["operator"]\n[time]\ncolumn = "when"\noffset = "Z"\n'
     )
     config = configure()
     expected = live(config, messages)
@@ -204,7 +196,7 @@ def write(path: Path, text: str) -> Path:
 
 @pytest.mark.data
 @pytest.mark.parametrize(
-    ("file", "format", "rows", "assets", "faulty", "failures"),
+    ("file", "name", "rows", "assets", "faulty", "failures"),
     [
         ("cmapss_fd001/train_FD001.txt.gz", "cmapss", 20_631, 100, None, 100),
         ("cmapss_fd001/test_FD001.txt.gz", "cmapss", 13_096, 100, None, 0),
@@ -218,13 +210,13 @@ def write(path: Path, text: str) -> Path:
     ],
 )
 def test_real_recordings_are_recognised_and_have_their_published_sizes(
-    data: Path, file: str, format: str, rows: int, assets: int, faulty: int | None, failures: int
+    data: Path, file: str, name: str, rows: int, assets: int, faulty: int | None, failures: int
 ) -> None:
     with Recording(
         data / file, Look(), set(), {}, most_assets=1000, windows=None, say=pytest.fail
     ) as recording:
         chunks = list(recording.chunks())
-        assert recording.format == format
+        assert recording.format == name
         assert not recording.layout.unused
     assert sum(len(chunk.t_ns) for chunk in chunks) == rows
     assert len({name for chunk in chunks for name in chunk.assets}) == assets
@@ -255,7 +247,7 @@ def test_real_recordings_are_read_as_numpy_reads_them(data: Path) -> None:
 
 @pytest.mark.data
 def test_hours_of_a_turbine_go_on_from_year_to_year(data: Path) -> None:
-    config = load(ROOT / "configs/agent.gasturbine.toml", ["asset_class=[]"][:0])
+    config = load(ROOT / "configs/agent.gasturbine.toml")
     files = [data / f"gasturbine/gt_{year}.csv.gz" for year in (2011, 2012)]
     done = run(config, *files)
     (seen,) = done.seen.values()
@@ -313,19 +305,16 @@ def test_decimal_commas_and_columns_without_a_header_are_described(tmp_path: Pat
 
 
 @given(
-    st.lists(
-        st.datetimes(datetime(1900, 1, 1), datetime(2100, 1, 1)), min_size=1, max_size=5  # noqa: DTZ001
-    ),
+    st.lists(st.integers(-(2**51), 2**52), min_size=1, max_size=5),
     st.sampled_from(["Z", "+05:30", "-08:00"]),
     st.sampled_from(["seconds", "microseconds", "auto"]),
 )
-def test_times_are_those_of_the_calendar(
-    moments: list[datetime], offset: str, spec: str
-) -> None:
-    texts = [moment.isoformat(timespec=spec).encode() for moment in moments]
+def test_times_are_those_of_the_calendar(moments: list[int], offset: str, spec: str) -> None:
+    epoch = datetime(1970, 1, 1, tzinfo=UTC)
+    written = [(epoch + timedelta(microseconds=m)).replace(tzinfo=None) for m in moments]
+    texts = [moment.isoformat(timespec=spec).encode() for moment in written]
     zone = "+00:00" if offset == "Z" else offset
     exact = [datetime.fromisoformat(text.decode() + zone) for text in texts]
-    epoch = datetime(1970, 1, 1, tzinfo=UTC)
     expected = [(one - epoch) // timedelta(microseconds=1) * 1000 for one in exact]
     assert times.iso_ns(texts, offset).tolist() == expected
     assert times.iso_ns([text + offset.encode() for text in texts], "").tolist() == expected
@@ -420,9 +409,7 @@ def test_a_description_that_does_not_fit_is_named(
         read(write(tmp_path / "x.csv", text), look)
 
 
-def test_bad_lines_are_counted_where_it_is_asked_for(
-    tmp_path: Path, configure: Configure
-) -> None:
+def test_bad_lines_are_counted_where_it_is_asked_for(tmp_path: Path, configure: Configure) -> None:
     text = pump_rows(40).replace("\n", "\nbroken\n", 3).replace("broken", "5.0", 1)
     path = write(tmp_path / "pump-1.csv", text)
     stream = io.StringIO()
@@ -430,10 +417,8 @@ def test_bad_lines_are_counted_where_it_is_asked_for(
     done = replay(configure(), Job([path], look), threading.Event(), stream)
     assert [done.rows, done.bad] == [40, 3]
     assert "3 lines could not be read, and were passed over" in done.notes
-    assert "line 2: 1 columns, expected 2; passed over" in stream.getvalue().replace(
-        "2: passed", "2; passed"
-    )
-    with pytest.raises(DataError, match="line 2: 1 columns.*--skip-bad"):
+    assert "line 2: 1 columns, expected 2: passed over" in stream.getvalue()
+    with pytest.raises(DataError, match=r"line 2: 1 columns.*--skip-bad"):
         run(configure(), path, look=PUMP)
 
 
@@ -475,7 +460,7 @@ def test_missing_channels_name_both_lists_and_unknown_ones_are_named_once(
     ):
         run(configure(), files[0], bad, look=PUMP)
     other = write(tmp_path / "u.csv", pump_rows(5).replace("vibration", "vibration [degC]"))
-    with pytest.raises(ConfigError, match="degC .*cannot be converted to mm/s"):
+    with pytest.raises(ConfigError, match=r"degC .*cannot be converted to mm/s"):
         run(configure(), other, look=PUMP)
 
 
@@ -626,7 +611,7 @@ def test_the_windows_of_nab_are_labels(data: Path, configure: Configure) -> None
     ) as recording:
         chunk_labels = sum(int(c.label.sum()) for c in recording.chunks() if c.label is not None)
     assert chunk_labels == done.truth.faulty == 2268
-    with pytest.raises(DataError, match="says nothing of .*train_FD001"):
+    with pytest.raises(DataError, match=r"says nothing of .*train_FD001"):
         Windows(labels).of(data / "cmapss_fd001/train_FD001.txt.gz")
 
 
@@ -653,7 +638,7 @@ def test_remaining_lives_are_held_against_the_true_ones(tmp_path: Path, data: Pa
     capped = np.minimum(predicted, 125) - np.minimum(actual, 125)
     assert done.rul.rmse == pytest.approx(np.sqrt(np.mean(capped**2)))
     assert done.rul.rmse_raw == pytest.approx(np.sqrt(np.mean((predicted - actual) ** 2)))
-    assert done.rul.rmse < 0.8 * float(np.std(np.minimum(actual, 125)))
+    assert done.rul.rmse < 25  # who always says 125 is 31 off
     write(true, "1\n2\n")
     with pytest.raises(DataError, match="2 remaining lives for 12 assets"):
         run(config, *files, rul=true)
@@ -681,7 +666,7 @@ def test_the_command_tells_the_worst_first_and_writes_a_table(tmp_path: Path, da
     assert "2292 rows of 2 assets" in told.stdout
     assert f"{files[0]}: skab" in told.stderr
     rows = out.read_text().splitlines()
-    assert rows[0].startswith("type,asset,t,time,state,health")
+    assert rows[0].startswith("type,asset,time,t,state,health")
     assert sum(row.startswith("alert,") for row in rows) >= 2
 
 

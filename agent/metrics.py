@@ -1,0 +1,279 @@
+"""The agent's metrics as Prometheus reads them: text format 0.0.4, from a snapshot and nothing else.
+
+Labels are bounded: what is beyond the bound is said together, under ``other``.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+
+from agent.snapshot import Histogram, SeenAsset, Snapshot
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+OTHER = "other"
+MOST_ASSETS = 500
+MOST_MARKS = 500
+MOST_REASONS = 50
+MOST_SOURCES = 50
+STATES = "learning", "healthy", "degraded", "failing"
+
+Labels = tuple[tuple[str, str], ...]
+
+
+def exposition(snapshot: Snapshot, *, healthy: bool | None = None) -> bytes:
+    """Return all metrics of a snapshot; ``healthy``: what ``/healthz`` says, None: not asked."""
+    page = _Page()
+    _node(page, snapshot)
+    if healthy is not None:
+        page.one("healthy", "gauge", "1 if /healthz answers 200.", float(healthy))
+    _data(page, snapshot)
+    _assets(page, snapshot)
+    _broker(page, snapshot)
+    _sources(page, snapshot)
+    page.histogram("processing_seconds", "From a message's arrival to its commit.", snapshot.latency)
+    page.histogram("commit_seconds", "That a commit takes.", snapshot.commit)
+    page.histogram("batch_messages", "Messages that share a commit.", snapshot.batch)
+    return page.text()
+
+
+class _Page:
+    """Lines of text; each metric is said once, with its samples behind it."""
+
+    def __init__(self) -> None:
+        self._lines: list[str] = []
+
+    def many(
+        self, name: str, kind: str, text: str, samples: Iterable[tuple[Labels, float | None]]
+    ) -> None:
+        """Add a metric with a sample per set of labels; one without a value is left out."""
+        name = f"runout_{name}"
+        said = [
+            f"{name}{_braced(labels)} {_number(value)}"
+            for labels, value in samples
+            if value is not None
+        ]
+        if said:
+            self._lines += [f"# HELP {name} {_help(text)}", f"# TYPE {name} {kind}", *said]
+
+    def one(self, name: str, kind: str, text: str, value: float | None) -> None:
+        """Add a metric without labels."""
+        self.many(name, kind, text, [((), value)])
+
+    def histogram(self, name: str, text: str, found: Histogram) -> None:
+        """Add a histogram; its counts are said cumulatively."""
+        name = f"runout_{name}"
+        self._lines += [f"# HELP {name} {_help(text)}", f"# TYPE {name} histogram"]
+        total = 0
+        for bound, count in zip((*found.bounds, float("inf")), found.counts, strict=True):
+            total += count
+            self._lines.append(f'{name}_bucket{{le="{_number(bound)}"}} {total}')
+        self._lines += [f"{name}_sum {_number(found.sum)}", f"{name}_count {total}"]
+
+    def text(self) -> bytes:
+        return ("\n".join(self._lines) + "\n").encode()
+
+
+def _node(page: _Page, snapshot: Snapshot) -> None:
+    about = (
+        ("node", snapshot.node),
+        ("site", snapshot.site),
+        ("version", snapshot.version),
+        ("contract", str(snapshot.contract)),
+    )
+    files, process = snapshot.files, snapshot.process
+    page.many("info", "gauge", "The agent, in labels.", [(about, 1.0)])
+    page.one("start_time_seconds", "gauge", "Since 1970, when the process began.", process.started)
+    page.one("turn_time_seconds", "gauge", "Since 1970, when the main loop said this.", snapshot.at)
+    page.one("resident_memory_bytes", "gauge", "Memory.", process.resident_bytes or None)
+    page.one("cpu_seconds_total", "counter", "Processor time.", process.cpu_s)
+    page.one("journal_bytes", "gauge", "Readings in the journal.", files.journal_bytes)
+    page.one("store_bytes", "gauge", "The database and its log.", files.store_bytes)
+    page.one(
+        "checkpoint_time_seconds", "gauge", "Since 1970, of the last checkpoint.", files.checkpoint
+    )
+    page.many(
+        "release_version",
+        "gauge",
+        "Release that judges an asset class; 0: the device's own models.",
+        [((("asset_class", c.name),), c.release) for c in snapshot.classes],
+    )
+    page.many(
+        "release_info",
+        "gauge",
+        "What judges an asset class, in labels.",
+        [
+            (
+                (
+                    ("asset_class", c.name),
+                    ("release", str(c.release)),
+                    ("digest", c.digest),
+                    ("features", c.features),
+                ),
+                1.0,
+            )
+            for c in snapshot.classes
+        ],
+    )
+
+
+def _data(page: _Page, snapshot: Snapshot) -> None:
+    page.one("readings_total", "counter", "Rows committed since the store was made.", snapshot.readings)
+    page.one("readings_repeated_total", "counter", "Rows that came again.", snapshot.repeated)
+    page.one("readings_late_total", "counter", "Rows older than what was there.", snapshot.late)
+    page.one("vectors_total", "counter", "Feature vectors judged.", snapshot.vectors)
+    page.one("life_events_total", "counter", "Life events committed.", snapshot.events)
+    page.one("lives_finished_total", "counter", "Lives known to have ended.", snapshot.lives)
+    page.one("values_bad_total", "counter", "Values marked bad.", snapshot.bad)
+    page.many(
+        "values_marked_total",
+        "counter",
+        "Values marked bad or uncertain, by channel and reason.",
+        _capped(snapshot.marked, MOST_MARKS, ("channel", "reason")),
+    )
+    page.many(
+        "messages_rejected_total",
+        "counter",
+        "Messages that could not be used, since the process began.",
+        _capped(snapshot.rejected, MOST_REASONS, ("reason",)),
+    )
+    page.one("intake_messages", "gauge", "Messages that wait to be processed.", snapshot.waiting)
+
+
+def _assets(page: _Page, snapshot: Snapshot) -> None:
+    page.one("assets", "gauge", "Assets known.", snapshot.known)
+    states = dict.fromkeys(STATES, 0)
+    for asset in snapshot.assets:
+        states[asset.report.state] += 1
+    page.many(
+        "assets_by_state",
+        "gauge",
+        "Assets by the state in their newest report.",
+        [((("state", state),), count) for state, count in states.items()],
+    )
+    page.one("alerts_raised_total", "counter", "Since the process began.", snapshot.raised)
+    grouped = _grouped(snapshot.assets)
+
+    def said(name: str, text: str, worst: str, values: Mapping[str, list[float | None]]) -> None:
+        choose = {"least": min, "most": max}[worst]
+        samples: list[tuple[Labels, float | None]] = []
+        for label, found in values.items():
+            known = [value for value in found if value is not None]
+            samples.append(((("asset", label),), choose(known) if known else None))
+        page.many(name, "gauge", f"{text} Of {OTHER}: the {worst}.", samples)
+
+    def each(take: Callable[[SeenAsset], float | None]) -> dict[str, list[float | None]]:
+        return {label: [take(asset) for asset in found] for label, found in grouped.items()}
+
+    said(
+        "asset_health_ratio",
+        "Health index: 1 healthy, 0 failed.",
+        "least",
+        each(lambda a: a.report.health),
+    )
+    said(
+        "asset_score_ratio",
+        "Score over the limit of healthy; higher is worse.",
+        "most",
+        each(lambda a: a.report.score),
+    )
+    said(
+        "asset_remaining_life_seconds",
+        "Remaining useful life.",
+        "least",
+        each(lambda a: _seconds(a.report.rul_h)),
+    )
+    said(
+        "asset_remaining_life_error_seconds",
+        "Its root mean square error on held-out lives.",
+        "most",
+        each(lambda a: _seconds(a.report.rul_error_h)),
+    )
+    said("asset_alert", "1 while an alert stands.", "most", each(lambda a: float(a.alert)))
+    said(
+        "asset_report_time_seconds",
+        "Since 1970, of the data of the newest report.",
+        "least",
+        each(lambda a: a.report.t),
+    )
+
+
+def _broker(page: _Page, snapshot: Snapshot) -> None:
+    broker = snapshot.broker
+    page.one("broker_connected", "gauge", "1 while the session stands.", float(broker.connected))
+    page.one("broker_absent_seconds", "gauge", "For how long it has not.", broker.absent_s)
+    page.one("broker_sessions_total", "counter", "Sessions made.", broker.sessions)
+    page.one("backlog_results", "gauge", "Results not with the broker.", broker.backlog)
+    page.one("backlog_age_seconds", "gauge", "Age of the oldest of them.", broker.backlog_s)
+
+
+def _sources(page: _Page, snapshot: Snapshot) -> None:
+    # All of them are counts or 0 and 1: what is beyond the bound is added up.
+    for name, kind, text, field in (
+        ("source_alive", "gauge", "1 while its threads run.", "alive"),
+        ("source_connected", "gauge", "1 while the other end is there.", "connected"),
+        ("source_received_bytes_total", "counter", "Received.", "bytes"),
+        ("source_frames_total", "counter", "Readings' worth handed on.", "frames"),
+        ("source_bad_frames_total", "counter", "That could not be used.", "bad_frames"),
+        ("source_garbage_bytes_total", "counter", "Thrown away.", "garbage_bytes"),
+        ("source_overflows_total", "counter", "Frames lost or put off.", "overflows"),
+        ("source_reconnects_total", "counter", "Times opened again.", "reconnects"),
+    ):
+        found = {source.name: int(getattr(source, field)) for source in snapshot.sources}
+        page.many(name, kind, text, _capped(found, MOST_SOURCES, ("source",)))
+
+
+def _grouped(assets: Iterable[SeenAsset]) -> dict[str, list[SeenAsset]]:
+    """Return the assets by label: the first heard of alone, so that labels stay what they are."""
+    grouped: dict[str, list[SeenAsset]] = {}
+    for i, asset in enumerate(assets):
+        name = asset.report.asset if i < MOST_ASSETS else OTHER
+        grouped.setdefault(name, []).append(asset)
+    return grouped
+
+
+def _capped(
+    counts: Mapping[str, int], most: int, names: tuple[str, ...]
+) -> list[tuple[Labels, float]]:
+    """Return counts with labels; a key has as many parts, dot between, as there are names."""
+    summed: dict[str, int] = {}
+    for i, (key, count) in enumerate(counts.items()):
+        label = key if i < most else ".".join([OTHER] * len(names))
+        summed[label] = summed.get(label, 0) + count
+    return [
+        (tuple(zip(names, key.rsplit(".", len(names) - 1), strict=True)), count)
+        for key, count in summed.items()
+    ]
+
+
+def _seconds(hours: float | None) -> float | None:
+    return None if hours is None else hours * 3600.0
+
+
+def _number(value: float) -> str:
+    """Write a number as Go reads it.
+
+    >>> [_number(v) for v in (3, 0.25, 1.0, float("inf"), float("nan"), 1e21)]
+    ['3', '0.25', '1', '+Inf', 'NaN', '1e+21']
+    """
+    if value != value:  # noqa: PLR0124  # NaN
+        return "NaN"
+    if value in {float("inf"), float("-inf")}:
+        return "+Inf" if value > 0 else "-Inf"
+    return repr(int(value)) if value == int(value) and abs(value) < 2**53 else repr(float(value))
+
+
+def _help(text: str) -> str:
+    return text.replace("\\", "\\\\").replace("\n", "\\n")
+
+
+def _braced(labels: Labels) -> str:
+    r"""Write labels.
+
+    >>> _braced((("asset", 'a"b\\'),))
+    '{asset="a\\"b\\\\"}'
+    """
+    if not labels:
+        return ""
+    return "{" + ",".join(f'{name}="{_escaped(value)}"' for name, value in labels) + "}"
+
+
+def _escaped(value: str) -> str:
+    return value.replace("\\", "\\\\").replace("\n", "\\n").replace('"', '\\"')

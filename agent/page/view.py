@@ -1,0 +1,141 @@
+"""A snapshot as the page's script reads it: JSON objects, small enough to be asked for often."""
+
+from typing import Any
+
+import numpy as np
+
+from agent.snapshot import Points, SeenAsset, Snapshot
+from contract.report import Alert, Why
+
+SPARKS = 60
+"""Assets, the worst, whose score is drawn in the table."""
+SPARK = 60
+"""Points of such a drawing."""
+
+
+def status(snapshot: Snapshot) -> dict[str, Any]:
+    """Return the whole, the worst assets first; without the points of plots."""
+    worst = snapshot.worst_first()
+    return {
+        "at": snapshot.at,
+        "node": snapshot.node,
+        "site": snapshot.site,
+        "overall": _overall(snapshot),
+        "assets": [_line(snapshot, asset, spark=i < SPARKS) for i, asset in enumerate(worst)],
+        "alerts": [_alert(alert) for alert in reversed(snapshot.alerts)],
+        "data": {
+            "readings": snapshot.readings,
+            "repeated": snapshot.repeated,
+            "late": snapshot.late,
+            "bad": snapshot.bad,
+            "vectors": snapshot.vectors,
+            "events": snapshot.events,
+            "lives": snapshot.lives,
+            "waiting": snapshot.waiting,
+            "marked": snapshot.marked,
+            "rejected": snapshot.rejected,
+        },
+        "broker": snapshot.broker,
+        "sources": snapshot.sources,
+        "classes": snapshot.classes,
+        "files": snapshot.files,
+        "process": {
+            "version": snapshot.version,
+            "contract": snapshot.contract,
+            "uptime_s": snapshot.at - snapshot.process.started,
+            "resident_bytes": snapshot.process.resident_bytes,
+            "cpu_s": snapshot.process.cpu_s,
+        },
+        "latency": snapshot.latency,
+        "commit": snapshot.commit,
+        "batch": snapshot.batch,
+    }
+
+
+def asset(snapshot: Snapshot, name: str) -> dict[str, Any] | None:
+    """Return one asset with the points of its plots; None: there is none of that name."""
+    seen = snapshot.asset(name)
+    if seen is None:
+        return None
+    return {
+        **_line(snapshot, seen, spark=False),
+        "at": snapshot.at,
+        "report": seen.report,
+        "marked": seen.marks,
+        "alerts": [_alert(alert) for alert in reversed(seen.alerts)],
+        "recent": _points(seen.recent),
+        "trend": _points(seen.trend),
+    }
+
+
+def _overall(snapshot: Snapshot) -> dict[str, int]:
+    states = [seen.report.state for seen in snapshot.assets]
+    return {
+        "machines": len(states),
+        "alerts": sum(seen.alert for seen in snapshot.assets),
+        "failing": states.count("failing"),
+        "degraded": states.count("degraded"),
+        "learning": states.count("learning"),
+        "marked": sum(bool(seen.report.marks) for seen in snapshot.assets),
+    }
+
+
+def _line(snapshot: Snapshot, seen: SeenAsset, *, spark: bool) -> dict[str, Any]:
+    report = seen.report
+    return {
+        "name": report.asset,
+        "class": seen.asset_class,
+        "state": report.state,
+        "alert": seen.alert,
+        "health": report.health,
+        "score": report.score,
+        "rul_h": report.rul_h,
+        "rul_error_h": report.rul_error_h,
+        "t": report.t,
+        "age_s": None if seen.heard is None else max(0.0, snapshot.at - seen.heard),
+        "life": report.life,
+        "judged_by": report.judged_by,
+        "why": [in_words(why) for why in report.why],
+        "marks": report.marks,
+        "spark": _spark(seen.recent) if spark else None,
+    }
+
+
+def in_words(why: Why) -> str:
+    """Say one channel's part in a score.
+
+    >>> in_words(Why("vibration", 0.8, "mean_16", 6.3))
+    'vibration above its own normal (mean_16 +6.3 σ, 80 % of the score)'
+    """
+    side = "above" if why.sigmas > 0 else "below"
+    return (
+        f"{why.channel} {side} its own normal "
+        f"({why.feature} {why.sigmas:+.1f} σ, {100 * why.share:.0f} % of the score)"
+    )
+
+
+def _alert(alert: Alert) -> dict[str, Any]:
+    return {
+        "asset": alert.asset,
+        "state": alert.state,
+        "t": alert.t,
+        "score": alert.score,
+        "text": alert.text,
+    }
+
+
+def _spark(points: Points | None) -> list[float | None] | None:
+    """Return the newest scores, for a drawing the size of a word."""
+    return None if points is None else _plain(points.values[-SPARK:, 1])
+
+
+def _points(points: Points | None) -> dict[str, list[float | None]] | None:
+    if points is None:
+        return None
+    columns = {name: _plain(points.values[:, i]) for i, name in enumerate(("health", "score", "rul_h"))}
+    return {"t": points.t.tolist(), **columns}
+
+
+def _plain(column: np.ndarray) -> list[float | None]:
+    """Return numbers as JSON has them: JSON has no NaN."""
+    return [None if value != value else round(value, 4) for value in column.tolist()]  # noqa: PLR0124
