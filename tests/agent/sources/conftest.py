@@ -21,6 +21,8 @@ class Taken:
 
     def __init__(self) -> None:
         self.arrivals: list[Arrival] = []
+        self.begun = 0
+        """How often ``put`` was called, whether it has returned or not."""
         self.said: list[str] = []
         self.gate = threading.Event()
         """While it is not set, ``put`` waits as a full intake does."""
@@ -28,6 +30,9 @@ class Taken:
         self._changed = threading.Condition()
 
     def put(self, arrival: Arrival) -> None:
+        with self._changed:
+            self.begun += 1
+            self._changed.notify_all()
         assert self.gate.wait(PATIENCE_S)
         with self._changed:
             self.arrivals.append(arrival)

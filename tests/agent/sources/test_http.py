@@ -329,8 +329,10 @@ def test_what_is_not_committed_in_time_is_answered_503_and_taken_back(
 def test_more_than_can_wait_is_answered_503(mute: Callable[..., HttpSource], taken: Taken) -> None:
     source = mute(buffer=4096)
     taken.gate.clear()
-    held = [Posting(source, b"x" * 4000) for _ in range(3)]
+    held = [Posting(source, b"x" * 4000)]
+    taken.wait(lambda: taken.begun == 1)
     # One is with the intake, one waits, one is too much: whichever comes last.
+    held += [Posting(source, b"x" * 4000) for _ in range(2)]
     taken.wait_said("request refused")
     assert source.counts.overflows == 1
     taken.gate.set()
