@@ -11,11 +11,14 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from agent.advisory import Advisory
 from agent.assemble import Assembler
 from agent.batch import Batch, Rejected, Swap
 from agent.config import AgentConfig, Mqtt
+from agent.evidence.custody import Custody
 from agent.facts import Facts, FactsFile
 from agent.intake import Arrival, Intake
+from agent.layout import Layout
 from agent.mqtt import Link
 from agent.pipeline import Outcome, Pipeline
 from agent.publish import Publisher
@@ -29,6 +32,7 @@ from contract.features import FeatureSpec
 from contract.report import Alert, ClassConfig, Measured, NodeConfig, NodeStatus
 
 if TYPE_CHECKING:
+    from agent.page.logbook import Logbook
     from agent.sparkplug.host import Host
     from agent.sparkplug.schema import Message
 
@@ -42,6 +46,7 @@ class Engine:
 
     Attributes:
         rejected: messages that could not be used, by reason, since this process began.
+        commit_s: seconds that the newest commit took.
     """
 
     def __init__(self, config: AgentConfig, opened: ExitStack) -> None:
@@ -51,16 +56,13 @@ class Engine:
         self.rollout = Rollout(config)
         self.pipeline = Pipeline(config, self.store, self.rollout.find)
         self.rejected: dict[str, int] = {}
+        self.commit_s = 0.0
         self._marked = ""
-        for spec in config.asset_class:
-            if self.store.forget_other_features(spec):
-                log.warning(
-                    "the asset class was configured with other channels or features: "
-                    "its lives and windows begin anew",
-                    extra={"asset_class": spec.name},
-                )
-        self._recover()
+        self.custody = Custody(self.store, config)
+        since, empty = self._recover()
+        self.custody.begin(self.pipeline, since, empty=empty)
         self.store.begin()
+        self.store.set_meta("layout", Layout.of(config).text(self._layout()))
         self.store.set_meta("node", config.name)
         for spec in config.asset_class:
             self.store.set_meta(f"class/{spec.name}", msgspec.json.encode(spec).decode())
@@ -69,30 +71,74 @@ class Engine:
             self.store.set_meta(f"live/{spec.name}", live)  # the store or the state may be new
         self.store.commit()
 
-    def _recover(self) -> None:
-        """Take the newest whole checkpoint, and replay the journal behind it."""
+    def _layout(self) -> Layout | None:
+        return Layout.read(self.store.meta("layout", ""))
+
+    def _recover(self) -> tuple[int, bool]:
+        """Take the newest whole checkpoint, and replay the journal behind it.
+
+        Of what was configured otherwise then, nothing goes on: it is said, and begins anew.
+
+        Returns:
+            number of the batch behind which the state follows from the journal, and whether it was
+            empty there.
+        """
+        now, before = Layout.of(self.config), self._layout()
+        changed = before if before is not None and not before.agrees(now) else None
+        if changed is not None:
+            self.custody.gather(None)  # what it needs is forgotten below
+            self._say(changed, now)
+            for name in changed.other_features(now):
+                self.store.forget_class(name)
         seq = 0
         for head, arrays in self.store.checkpoints():
             try:
                 self.pipeline.restore(head, arrays)
             except (ContractError, KeyError, ValueError) as error:
                 log.warning("a checkpoint was not used", extra={"error": str(error)})
+                numbers = self.pipeline.first_life
                 self.pipeline = Pipeline(self.config, self.store, self.rollout.find)
+                self.pipeline.first_life = numbers
                 continue
             seq = int(str(head["seq"]))
             break
         first = self.store.first_seq()
         if self.store.seq > seq and not 0 < first <= seq + 1:
             log.error("the journal does not reach back to a checkpoint: windows begin anew")
+            self.custody.gather(None)
+            for name, asset in self.pipeline.assets.items():
+                self.pipeline.first_life[name] = asset.life + 1
+            self.pipeline.assets.clear()
             # Numbers of lives must not: they tell the lives in the store apart.
-            self.pipeline.first_life = self.store.forget_unfinished()
-            return
+            self._number(self.store.forget_unfinished())
+            self._seal()
+            return self.store.seq, False
+        if changed is not None:
+            self._number(self.store.forget_unfinished(lambda asset: changed.goes_on(now, asset)))
         self.store.seq = max(self.store.seq, seq)
+        self._replay(seq, changed, now)
+        if changed is not None:
+            self._seal()
+            return self.store.seq, False
+        return seq, seq == 0
+
+    def _number(self, lives: dict[str, int]) -> None:
+        """Let the next lives of assets that begin anew have numbers that none had before."""
+        known = self.pipeline.first_life
+        for asset, number in lives.items():
+            if asset not in self.pipeline.assets:
+                known[asset] = max(known.get(asset, 0), number)
+
+    def _replay(self, seq: int, changed: Layout | None, now: Layout) -> None:
+        """Process the journal behind a batch again; of another configuration's what goes on."""
         replayed = 0
         for number, body in self.store.replay(seq):
             try:
+                batch = Batch.decode(body)
+                if changed is not None:
+                    batch = self._what_goes_on(batch, changed, now)
                 # What it says was said, and committed, the first time.
-                self.pipeline.process(Batch.decode(body))
+                self.pipeline.process(batch)
             except ContractError as error:
                 log.warning(
                     "a journalled batch was skipped", extra={"seq": number, "error": str(error)}
@@ -101,14 +147,57 @@ class Engine:
         if seq or replayed:
             log.info("state restored", extra={"checkpoint": seq, "batches_replayed": replayed})
 
+    def _what_goes_on(self, batch: Batch, before: Layout, now: Layout) -> Batch:
+        """Return what a batch says of assets that go on; count the lives of the others."""
+        known = self.pipeline.first_life
+        for part in batch.rows:
+            if not before.goes_on(now, part.asset):
+                known.setdefault(part.asset, 1)
+        for event in batch.events:
+            if not before.goes_on(now, event.asset):
+                known[event.asset] = known.get(event.asset, 0) + 1
+        return batch.only(lambda asset: before.goes_on(now, asset), before.alike(now))
+
+    def _say(self, before: Layout, now: Layout) -> None:
+        """Say what begins anew because it was configured otherwise."""
+        features, alike = before.other_features(now), before.alike(now)
+        for name in now.digests:
+            if name in features:
+                log.warning(
+                    "the asset class was configured with other channels or features: "
+                    "its lives and windows begin anew",
+                    extra={"asset_class": name},
+                )
+            elif name not in alike and name in before.digests:
+                log.warning(
+                    "the asset class was configured with other models or regimes: its windows and "
+                    "what it learnt of health begin anew; its finished lives are kept",
+                    extra={"asset_class": name},
+                )
+        if before.assets != now.assets:
+            log.warning("[assets] was another: assets of another class than then begin anew")
+
+    def _seal(self) -> None:
+        """Let restarts begin with this state: what was journalled before means something else."""
+        for _ in range(2):  # the checkpoint before the newest, too
+            self.store.begin()
+            self.store.journal(Batch([], []).encode())
+            self.store.commit()
+            self.store.checkpoint(*self.pipeline.arrays())
+        if self.store.meta("checkpointed", "0") == str(self.store.seq):
+            self.store.forget_journal(self.store.seq - 1)
+
     def process(self, batch: Batch, rejected: list[Rejected] | None = None) -> list[Outcome]:
         """Journal, judge and commit one batch; after this it may be acknowledged."""
         self.store.begin()
         outcomes = self.pipeline.process(batch)
         # Behind the processing, which finds the features of bursts; one transaction all the same.
         self.store.journal(batch.encode(waveforms=self.config.keep.waveforms))
+        for finding in self.pipeline.findings:
+            self.store.note_verdict(finding)
         if outcomes:
             self.store.add_results([_result(outcome) for outcome in outcomes])
+        self.custody.note(batch, outcomes, self.pipeline)
         if rejected:
             self.store.quarantine(rejected, self.config.limits.quarantine)
             for message in rejected:
@@ -116,7 +205,9 @@ class Engine:
         if batch.swap:
             live = f"{batch.swap.version} {batch.swap.digest}"
             self.store.set_meta(f"live/{batch.swap.asset_class}", live)
+        began = time.monotonic()
         self.store.commit()
+        self.commit_s = time.monotonic() - began
         return outcomes
 
     def _count(self, message: Rejected) -> None:
@@ -161,6 +252,7 @@ class Engine:
 
     def checkpoint(self) -> None:
         """Write the state, as of the last commit."""
+        self.custody.gather(self.pipeline)
         # For who looks at the store: see agent.status.
         marked = _json.encode(self.pipeline.counts.marked).decode()
         if marked != self._marked:
@@ -257,13 +349,40 @@ def run(config: AgentConfig, stopping: Callable[[], bool], intake: Intake) -> No
         if (facts := table.changed()) is not None:
             engine.take_facts(facts)
         publisher = Publisher(engine.store, link, site, node)
+        advisory = Advisory(config, engine.store, link, engine.pipeline.assets, opened)
         loop = _Loop(
-            engine, assembler, link, plant, sources, publisher, intake, status_topic, table
+            engine,
+            assembler,
+            link,
+            plant,
+            sources,
+            publisher,
+            intake,
+            status_topic,
+            table,
+            advisory,
         )
+        if config.web.enabled:
+            from agent.page.logbook import Logbook  # noqa: PLC0415  # 3 MB that not all need
+            from agent.page.server import Page  # noqa: PLC0415
+
+            page = Page(config.web, config.state)
+            loop.logbook = Logbook(engine, link, sources, publisher, intake, page.show)
+            opened.callback(loop.logbook.close)
+            opened.callback(page.close)
+            page.open()
         for source in sources.values():
             opened.callback(source.close)
             source.open(intake.put)
         opened.callback(intake.close)  # before the others: who puts must not wait for nobody
+        # An agent that waits for room on its disk is well: starting it again would make none.
+        wait = engine.store.database.while_stuck
+
+        def still_here() -> None:
+            watchdog.beat(time.monotonic(), lambda: engine.store.problem)
+            wait()
+
+        engine.store.database.while_stuck = still_here
         loop.run(stopping, watchdog)
 
 
@@ -301,10 +420,6 @@ class SparkplugLink:
         if say and self._link.connected.is_set():
             self._link.publish((one.topic, one.payload, one.retain) for one in say)
 
-    def tick(self) -> "list[Message]":
-        """Return what is to be said for what did not come."""
-        return self._host.tick(time.time_ns()).say
-
     def close(self) -> None:
         """Say that the host is gone, and disconnect."""
         if self._link.connected.is_set():
@@ -327,15 +442,18 @@ class _Loop:
         intake: Intake,
         status_topic: str,
         table: FactsFile,
+        advisory: Advisory,
     ) -> None:
         self._engine = engine
         self._table = table
+        self._advisory = advisory
         self._link = link
         self._plant = plant
         self._sources = sources
         self._publisher = publisher
         self._intake = intake
         self._status_topic = status_topic
+        self.logbook: Logbook | None = None
         self._assembler = assembler
         self._more_s = engine.config.keep.wait_ms / 1000
         self._told: NodeStatus | None = None
@@ -354,6 +472,8 @@ class _Loop:
         while not stopping():
             self._turn()
             now = time.monotonic()
+            if self.logbook is not None:
+                self.logbook.beat(now)
             watchdog.beat(now, self._in_a_line)
             if now - looked >= 0.5:
                 looked = now
@@ -382,7 +502,10 @@ class _Loop:
         if arrivals:
             batch, rejected = self._assembler.assemble(arrivals)
             if batch.rows or batch.events or batch.shots or rejected:
-                self._engine.process(batch, rejected)
+                outcomes = self._engine.process(batch, rejected)
+                self._advisory.note(outcomes)
+                if self.logbook is not None:
+                    self.logbook.note(outcomes, arrivals, self._engine.commit_s)
             if self._sources:
                 arrivals = self._answer(arrivals, rejected)
             self._link.acknowledge([arrival.token for arrival in arrivals])
@@ -413,7 +536,10 @@ class _Loop:
             if not source.alive:
                 raise RunoutError(f"a thread of source {name!r} has ended: restart the agent")
         if self._plant is not None:
-            self._plant.tend(self._plant.tick())
+            batch, rejected = self._assembler.tick(time.time_ns())
+            if batch.rows or batch.shots or rejected:
+                self._engine.process(batch, rejected)
+        self._advisory.tend()
         self._engine.consider_releases(time.time_ns())
         try:
             facts = self._table.changed()

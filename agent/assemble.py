@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from agent import commands
 from agent.batch import Batch, Event, Rejected, Rows, Shot
 from agent.block import Block, Burst
 from agent.config import AgentConfig
@@ -202,7 +203,7 @@ class Assembler:
             refused: Refused = []
             try:
                 target = self._target(arrival.topic)
-                if target.leaf == topics.EVENT:
+                if target.leaf in topics.SPOKEN:
                     events.append(self._event(target, arrival, pos))
                 elif target.leaf not in topics.RESULTS:  # our own words, come back to us
                     self._take(target, arrival, pos, gathered, shots, refused)
@@ -213,6 +214,27 @@ class Assembler:
                 rejected.append(Rejected(part, wrong.reason, str(wrong)))
         rows = [g.rows(asset) for asset, g in gathered.items() if g.t or g.parts]
         return Batch(rows, events, len(rejected), shots=shots), rejected
+
+    def tick(self, at_ns: int) -> tuple[Batch, list[Rejected]]:
+        """Return what Sparkplug held back until now, for messages that did not come."""
+        gathered: dict[str, _Gathered] = {}
+        shots: list[Shot] = []
+        rejected: list[Rejected] = []
+        if self.host is None:
+            return Batch([], []), rejected
+        heard = self.host.tick(at_ns)
+        self.say += heard.say
+        wrong = list(heard.refused)
+        target = Target("", format="sparkplug")
+        for block in heard.readings:
+            try:
+                self._put([block], target, at_ns, 0, gathered, shots)
+            except DecodeError as error:
+                wrong.append(error)
+        held = Arrival("spBv1.0/held", b"", 0, at_ns)
+        rejected += [Rejected(held, error.reason, str(error)) for error in wrong]
+        rows = [g.rows(asset) for asset, g in gathered.items()]
+        return Batch(rows, [], len(rejected), shots=shots), rejected
 
     def class_of(self, asset: str) -> AssetClass:
         """Return the class of an asset; raises ``DecodeError`` where there is none."""
@@ -247,16 +269,16 @@ class Assembler:
     def _check_leaf(self, target: Target) -> None:
         spec = self.class_of(target.asset)
         leaf = target.leaf
-        if leaf in topics.RESERVED - {topics.READINGS, topics.EVENT} - topics.RESULTS:
+        if leaf in topics.RESERVED - {topics.READINGS} - topics.SPOKEN - topics.RESULTS:
             raise DecodeError("topic", f"nothing is read from {leaf!r} topics")
         waves = {wave.name for wave in spec.waveforms}
         if leaf and leaf not in topics.RESERVED and leaf not in waves:
             self._place(spec, (leaf,), ())
 
     def _event(self, target: Target, arrival: Arrival, pos: int) -> Event:
-        t_ns, event = json_format.decode_event(arrival.payload, arrival.at_ns)
+        t_ns, word, detail = commands.decode(target.leaf, arrival.payload, arrival.at_ns)
         self._check_time(t_ns, t_ns, arrival.at_ns)
-        return Event(pos, target.asset, t_ns, event.event)
+        return Event(pos, target.asset, t_ns, word, detail)
 
     def _check_time(self, first_ns: int, last_ns: int, at_ns: int) -> None:
         if last_ns > at_ns + self._future_ns:
@@ -278,7 +300,7 @@ class Assembler:
     ) -> None:
         blocks: Found
         if target.format == "sparkplug":
-            blocks = self._sparkplug(arrival)
+            blocks = self._sparkplug(arrival, refused)
         elif target.format == "auto" and _is_json(arrival):
             found = json_format.decode(arrival.payload, arrival.at_ns)
             if isinstance(found, tuple):  # one moment: what most messages are of
@@ -290,14 +312,59 @@ class Assembler:
             blocks = self._decoders[target.format](arrival.payload, arrival.at_ns, target, refused)
         if not blocks and not refused and target.format != "sparkplug":
             raise DecodeError("empty", "there is no reading in it")
-        # All of a message or nothing of it: it is checked before it is added.
-        ready = [self._ready(block, target, arrival.at_ns) for block in blocks]
+        self._put(blocks, target, arrival.at_ns, pos, gathered, shots)
+
+    def _put(
+        self,
+        blocks: Found,
+        target: Target,
+        at_ns: int,
+        pos: int,
+        gathered: dict[str, _Gathered],
+        shots: list[Shot],
+    ) -> None:
+        """Add blocks and bursts: all of a message or nothing of it."""
+        if len(blocks) > 1 or target.format == "sparkplug":
+            blocks = self._known(blocks, target)
+        ready = [self._ready(block, target, at_ns) for block in blocks]
         for one in ready:
             if isinstance(one, Shot):
                 shots.append(one._replace(pos=pos))
             else:
                 asset, t_ns, values = one
                 self._gathered(asset, gathered).add(t_ns, values, pos, whole=target.whole)
+
+    def _known(self, blocks: Found, target: Target) -> Found:
+        """Leave out blocks of channels that the class does not have, beside others that it has.
+
+        As a row is used for the channels that are known. A Sparkplug node tells of all it has,
+        changes one by one: there it is no fault if none is known.
+        """
+        known: list[Block | Burst] = []
+        strange: list[tuple[str, tuple[str, ...], int]] = []
+        for block in blocks:
+            asset = block.asset or target.asset
+            names = block.channels if isinstance(block, Block) else (block.channel,)
+            spec = self.class_of(asset) if asset and all(names) else None
+            if (
+                spec is None
+                or any(channel.name in names for channel in spec.channels)
+                or any(wave.name in names for wave in spec.waveforms)
+            ):
+                known.append(block)
+            else:
+                strange.append((asset, names, len(block.t_ns) if isinstance(block, Block) else 1))
+        if not known and target.format != "sparkplug":
+            return blocks
+        for one in strange:
+            self._note_unknown(*one)
+        return known
+
+    def _note_unknown(self, _asset: str, names: Sequence[str], times: int) -> None:
+        """Count channels that the class of an asset does not have."""
+        for name in names:
+            if name in self.unknown_channels or len(self.unknown_channels) < 1000:
+                self.unknown_channels[name] = self.unknown_channels.get(name, 0) + times
 
     def _add_one(
         self,
@@ -370,10 +437,7 @@ class Assembler:
                 for name, unit in zip(names, given or ("",) * len(names), strict=True)
             )
         columns = self._place(spec, names, given)
-        for name in columns.unknown:
-            if name in self.unknown_channels or len(self.unknown_channels) < 1000:
-                seen = self.unknown_channels.get(name, 0)
-                self.unknown_channels[name] = seen + len(found.t_ns)
+        self._note_unknown(asset, columns.unknown, len(found.t_ns))
         return asset, found.t_ns, columns.rows(found.values, len(spec.columns))
 
     def _place(self, spec: AssetClass, names: tuple[str, ...], given: tuple[str, ...]) -> Columns:
@@ -385,11 +449,13 @@ class Assembler:
                 self._columns[key] = columns
         return columns
 
-    def _sparkplug(self, arrival: Arrival) -> Found:
+    def _sparkplug(self, arrival: Arrival, refused: Refused) -> Found:
         if self.host is None:
             raise DecodeError("topic", "Sparkplug is not configured: [mqtt.sparkplug]")
         heard = self.host.receive(arrival.topic, arrival.payload, arrival.at_ns)
         self.say += heard.say
+        # Of messages that waited for this one; their payloads are gone.
+        refused += [(b"", error) for error in heard.refused]
         return heard.readings
 
     def _auto(self, payload: bytes, at_ns: int, target: Target, refused: Refused) -> Found:

@@ -2,14 +2,13 @@
 
 from collections import deque
 from dataclasses import dataclass, field
-from typing import get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from agent import health
 from agent.alerts import AssetAlert
-from agent.batch import Event, Rows, Shot
+from agent.batch import Rows, Shot
 from agent.clean import QUALITY, Cleaner, Quality, Reason
 from agent.features.window import Window
 from agent.frame import Frame, Joined
@@ -17,7 +16,6 @@ from agent.group import Group
 from agent.resample import Grid
 from agent.speed import Speed
 from contract.arrays import Floats
-from contract.report import LifeEvent
 from contract.spec import AssetClass, Channel
 
 NEVER = int(np.iinfo(np.int64).min)
@@ -35,8 +33,7 @@ DOUBT[[Reason.GAP, Reason.JITTER, Reason.CLOCK]] = 1
 DOUBT[[Reason.FLAT, Reason.CLIPPED]] = 2
 
 EVENTS = 32
-"""Life events kept per asset to tell a repeated one."""
-EVENT_NAMES = get_args(LifeEvent.__annotations__["event"])
+"""Events kept per asset to tell a repeated one."""
 
 
 @dataclass(slots=True)
@@ -160,12 +157,13 @@ class Asset:
         self._events: deque[tuple[int, int]] = deque(maxlen=EVENTS)
         self._facts = np.full(len(spec.facts), np.nan)
 
-    def is_new(self, event: Event) -> bool:
-        """Remember an event; False if it came before: the broker repeats what was not acknowledged.
+    def is_new(self, key: tuple[int, int] | None) -> bool:
+        """Remember an event by its ``agent.commands.key``; False if it came before.
 
         An older event that is new is not late: people report a failure after the fact.
         """
-        key = event.t_ns, EVENT_NAMES.index(event.event)
+        if key is None:
+            return True
         if key in self._events:
             return False
         self._events.append(key)

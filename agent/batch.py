@@ -38,12 +38,21 @@ class Rows(NamedTuple):
 
 
 class Event(NamedTuple):
-    """A life event, at its place among the readings."""
+    """A life event, a command or a verdict, at its place among the readings.
+
+    Attributes:
+        pos: index in the batch of the message it came with.
+        asset: which.
+        t_ns: its own time.
+        event: in a word; see ``agent.commands``.
+        detail: JSON of all of it; empty where the word says it all.
+    """
 
     pos: int
     asset: str
     t_ns: int
     event: str
+    detail: bytes = b""
 
 
 class Shot(NamedTuple):
@@ -133,7 +142,7 @@ _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(
     tuple[
         list[tuple[str, bytes, bytes, bytes, bytes]],
-        list[tuple[int, str, int, str]],
+        list[tuple[int, str, int, str, bytes]],
         int,
         tuple[str, int, str] | None,
         list[tuple[int, str, int, int, bytes, bytes, int]],

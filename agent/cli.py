@@ -1,4 +1,4 @@
-"""The command ``runout-agent``: run, check, status, replay, node."""
+"""The command ``runout-agent``: see ``runout-agent --help``."""
 
 import argparse
 import logging
@@ -11,7 +11,9 @@ import sys
 from pathlib import Path
 from typing import NoReturn
 
+from agent.evidence import options as evidence
 from agent.files import options
+from agent.say import options as say
 from contract.errors import RunoutError
 
 
@@ -36,10 +38,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    def command(name: str, do: object, text: str) -> argparse.ArgumentParser:
+    def command(
+        name: str, do: object, text: str, *, config: bool = True
+    ) -> argparse.ArgumentParser:
         sub = commands.add_parser(name, help=text, description=text)
         sub.add_argument(
-            "--config", type=Path, required=True, metavar="FILE", help="e.g. configs/agent.toml"
+            "--config", type=Path, required=config, metavar="FILE", help="e.g. configs/agent.toml"
         )
         sub.add_argument(
             "--set",
@@ -73,6 +77,13 @@ def _parser() -> argparse.ArgumentParser:
     status = command("status", _status, "Show what the agent knows; it may be running or not.")
     status.add_argument("--json", action="store_true", help="one JSON object, for programs")
     options.add(command("replay", _replay, "Run recorded files through the agent's pipeline."))
+    say.add(command)
+    evidence.explain(command("explain", _explain, evidence.EXPLAIN, config=False))
+    evidence.export(command("export", _export, evidence.EXPORT))
+    doctor = command(
+        "doctor", _doctor, "Look for the usual faults of a device, and say how each is mended."
+    )
+    doctor.add_argument("--json", action="store_true", help="one JSON object, for programs")
     node = command(
         "node",
         _node,
@@ -165,6 +176,29 @@ def _replay(arguments: argparse.Namespace) -> int:
         os.environ.setdefault(name, "1")
     _give_memory_back()
     from agent.replay import command
+
+    return command(arguments)
+
+
+def _doctor(arguments: argparse.Namespace) -> int:
+    from agent.doctor import run
+
+    return run(arguments)
+
+
+def _explain(arguments: argparse.Namespace) -> int:
+    # As for run: with more threads, linear algebra would round otherwise.
+    for name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"):
+        os.environ.setdefault(name, "1")
+    from agent.explain import command
+
+    return command(arguments)
+
+
+def _export(arguments: argparse.Namespace) -> int:
+    for name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"):
+        os.environ.setdefault(name, "1")
+    from agent.export import command
 
     return command(arguments)
 

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 
 import msgspec
 
+from agent.notify import NotifyConfig
 from agent.sources import SourceConfig
 from contract import topics, units
 from contract.config import is_loopback, load_toml
@@ -241,6 +242,23 @@ class Web(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             )
 
 
+class HomeAssistant(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Home Assistant's MQTT discovery: see ``agent.home_assistant``.
+
+    Attributes:
+        enabled: announce each asset.
+        prefix: of the topics on which Home Assistant looks.
+    """
+
+    enabled: bool = False
+    prefix: str = "homeassistant"
+
+    def __post_init__(self) -> None:
+        """Refuse what is no topic; msgspec turns this into an error with the path."""
+        for level in self.prefix.split("/"):
+            topics.check_name(level, "prefix: a level of it,")
+
+
 class AgentConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Everything; see ``configs/agent.toml`` for a commented example.
 
@@ -250,6 +268,7 @@ class AgentConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         facts: CSV file of slow facts, a row per asset: see ``agent.facts``.
         asset_class: the cohorts of this device.
         assets: asset name patterns to class names, first match wins; empty: all of the only class.
+        notify: who is told of alerts, and how.
         expect: assets that must be there, for ``runout-agent check --live``.
     """
 
@@ -267,6 +286,8 @@ class AgentConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     report: Report = Report()
     federation: Federation = Federation()
     web: Web = Web()
+    notify: Annotated[tuple[NotifyConfig, ...], msgspec.Meta(max_length=16)] = ()
+    home_assistant: HomeAssistant = HomeAssistant()
 
     @property
     def name(self) -> str:
@@ -352,6 +373,11 @@ def _problem(config: AgentConfig) -> str:
             ("mqtt.tls.certificate", mqtt.tls.certificate),
             ("mqtt.tls.key", mqtt.tls.key),
         ]
+    channels = [channel.title for channel in config.notify]
+    if len(set(channels)) != len(channels):
+        return "notify: a name stands twice; give each channel a name of its own"
+    for channel in config.notify:
+        files += [(f"notify {channel.title}: {key}", file) for key, file in channel.files.items()]
     for key, file in files:
         if file and not Path(file).is_file():
             return f"{key}: there is no file {file!r}"

@@ -144,6 +144,7 @@ class Database:
     def begin(self) -> None:
         """Begin a transaction; everything until ``commit`` happens or does not."""
         self._open = True
+        self._unit.clear()  # of one that was given up
         self._attempt(lambda: self.db.execute("BEGIN IMMEDIATE"))
 
     def do(self, sql: str, *rows: Row) -> None:

@@ -75,9 +75,9 @@ def look(
             contract.count(len(arrivals))
             contract.take(*contract.assemble(arrivals), now)
             if contract.host is not None:
-                say = contract.say + contract.host.tick(time.time_ns()).say
+                contract.take(*contract.tick(time.time_ns()), now)
+                link.publish((one.topic, one.payload, one.retain) for one in contract.say)
                 contract.say = []
-                link.publish((one.topic, one.payload, one.retain) for one in say)
         return contract.looked(begin, now, time.time_ns())
 
 

@@ -1,11 +1,13 @@
-"""The agent's metrics as Prometheus reads them: text format 0.0.4, from a snapshot and nothing else.
+"""The agent's metrics as Prometheus reads them: text format 0.0.4, from a snapshot alone.
 
 Labels are bounded: what is beyond the bound is said together, under ``other``.
 """
 
 from collections.abc import Callable, Iterable, Mapping
+from typing import get_args
 
 from agent.snapshot import Histogram, SeenAsset, Snapshot
+from contract.report import AlertState
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 OTHER = "other"
@@ -28,7 +30,9 @@ def exposition(snapshot: Snapshot, *, healthy: bool | None = None) -> bytes:
     _assets(page, snapshot)
     _broker(page, snapshot)
     _sources(page, snapshot)
-    page.histogram("processing_seconds", "From a message's arrival to its commit.", snapshot.latency)
+    page.histogram(
+        "processing_seconds", "From a message's arrival to its commit.", snapshot.latency
+    )
     page.histogram("commit_seconds", "That a commit takes.", snapshot.commit)
     page.histogram("batch_messages", "Messages that share a commit.", snapshot.batch)
     return page.text()
@@ -115,7 +119,9 @@ def _node(page: _Page, snapshot: Snapshot) -> None:
 
 
 def _data(page: _Page, snapshot: Snapshot) -> None:
-    page.one("readings_total", "counter", "Rows committed since the store was made.", snapshot.readings)
+    page.one(
+        "readings_total", "counter", "Rows committed since the store was made.", snapshot.readings
+    )
     page.one("readings_repeated_total", "counter", "Rows that came again.", snapshot.repeated)
     page.one("readings_late_total", "counter", "Rows older than what was there.", snapshot.late)
     page.one("vectors_total", "counter", "Feature vectors judged.", snapshot.vectors)
@@ -147,6 +153,15 @@ def _assets(page: _Page, snapshot: Snapshot) -> None:
         "gauge",
         "Assets by the state in their newest report.",
         [((("state", state),), count) for state, count in states.items()],
+    )
+    owed = dict.fromkeys(get_args(AlertState), 0)
+    for asset in snapshot.assets:
+        owed[asset.alert_state] += 1
+    page.many(
+        "assets_by_alert_state",
+        "gauge",
+        "Assets by the state of their alert, in the words of ISA-18.2.",
+        [((("state", state),), count) for state, count in owed.items()],
     )
     page.one("alerts_raised_total", "counter", "Since the process began.", snapshot.raised)
     grouped = _grouped(snapshot.assets)
@@ -186,7 +201,12 @@ def _assets(page: _Page, snapshot: Snapshot) -> None:
         "most",
         each(lambda a: _seconds(a.report.rul_error_h)),
     )
-    said("asset_alert", "1 while an alert stands.", "most", each(lambda a: float(a.alert)))
+    said(
+        "asset_alert",
+        "1 while an alert stands that is not shelved.",
+        "most",
+        each(lambda a: float(a.alert)),
+    )
     said(
         "asset_report_time_seconds",
         "Since 1970, of the data of the newest report.",

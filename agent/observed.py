@@ -2,7 +2,7 @@
 
 import difflib
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -91,12 +91,10 @@ class Contract(Assembler):
         asset = ready.asset if isinstance(ready, Shot) else ready[0]
         spec = self.class_of(asset)
         known = {c.name for c in spec.channels} | {wave.name for wave in spec.waveforms}
-        names, units, n = _told(found, target.leaf)
+        names, units = _told(found, target.leaf)
         for name, unit in zip(names, units, strict=True):
             if name in known:
                 self._note_unit(asset, name, unit or target.units.get(name, ""))
-            else:
-                self._note_unknown(asset, name, n)
         return ready
 
     def _note_unit(self, asset: str, channel: str, unit: str) -> None:
@@ -104,10 +102,12 @@ class Contract(Assembler):
         if unit and len(given) < MOST_UNITS:
             given.add(unit)
 
-    def _note_unknown(self, asset: str, channel: str, count: int) -> None:
-        key = asset, channel
-        if key in self._unknown or len(self._unknown) < MOST_UNKNOWN:
-            self._unknown[key] = self._unknown.get(key, 0) + count
+    def _note_unknown(self, asset: str, names: Sequence[str], times: int) -> None:
+        super()._note_unknown(asset, names, times)
+        for name in names:
+            key = asset, name
+            if key in self._unknown or len(self._unknown) < MOST_UNKNOWN:
+                self._unknown[key] = self._unknown.get(key, 0) + times
 
     def _tally(self, asset: str, channel: str) -> _Tally:
         return self._tallies.setdefault((asset, channel), _Tally())
@@ -222,12 +222,12 @@ class Contract(Assembler):
         return "not ok", "silent: does its sender run, and publish it under this name?"
 
 
-def _told(found: Block | Burst, leaf: str) -> tuple[tuple[str, ...], tuple[str, ...], int]:
-    """Return which channels a payload speaks of, in which units, and how often."""
+def _told(found: Block | Burst, leaf: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return which channels a payload speaks of, in which units."""
     if isinstance(found, Burst):
-        return (found.channel or leaf,), (found.unit,), 1
+        return (found.channel or leaf,), (found.unit,)
     names = (leaf,) if found.channels == ("",) else found.channels
-    return names, found.units or ("",) * len(names), len(found.t_ns)
+    return names, found.units or ("",) * len(names)
 
 
 def _assets_of(source: SourceConfig) -> list[str]:

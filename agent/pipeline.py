@@ -7,12 +7,13 @@ of the journal gives the same models and the same outcomes as the first time.
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 import msgspec
 import numpy as np
 
-from agent import health
+from agent import commands, health
+from agent.alerts import FAILING, Span
 from agent.asset import Asset, Counts, Run
 from agent.batch import Batch, Event, Rows, Swap
 from agent.bursts import among_rows
@@ -24,7 +25,16 @@ from agent.prognosis import Interval, error_h, predict_one
 from contract.arrays import Arrays, Floats
 from contract.errors import ConfigError, ContractError
 from contract.release import Predictor, Release
-from contract.report import Alert, Health
+from contract.report import (
+    Acknowledge,
+    Alert,
+    AlertWord,
+    Health,
+    LifeEvent,
+    Shelve,
+    Unshelve,
+    Verdict,
+)
 from contract.spec import AssetClass
 
 
@@ -52,6 +62,26 @@ class Lives(Protocol):
 
 
 Outcome = Health | Alert
+
+
+class Finding(NamedTuple):
+    """A verdict, and the alert that it is on.
+
+    Attributes:
+        asset_class: of the asset.
+        asset: which.
+        t_ns: of the verdict.
+        said: the verdict.
+        alert: its id; empty: none was raised.
+        span: when that stood; None: it is not known any more, or there was none.
+    """
+
+    asset_class: str
+    asset: str
+    t_ns: int
+    said: Verdict
+    alert: str
+    span: Span | None
 
 
 class Pipeline:
@@ -84,9 +114,13 @@ class Pipeline:
         self.assets: dict[str, Asset] = {}
         self.first_life: dict[str, int] = {}
         """Number of the first life of an asset that was known before; others begin at 0."""
+        self._ended: dict[str, tuple[str, int]] = {}
+        """Per class the newest life that ended in a failure: asset and number."""
         self.counts = Counts()
         self.facts: Facts = {}
         """Slow facts by asset."""
+        self.findings: list[Finding] = []
+        """Verdicts of the newest batch, to be kept with it."""
 
     def process(self, batch: Batch) -> list[Outcome]:
         """Take a batch; return what is to be said, in order.
@@ -95,6 +129,7 @@ class Pipeline:
             ContractError: it was journalled under another configuration; nothing was taken of it.
         """
         self._check(batch)
+        self.findings = []
         self.counts.rejected += batch.rejected
         outcomes: list[Outcome] = []
         if batch.swap is not None:
@@ -140,6 +175,7 @@ class Pipeline:
                 raise ContractError(f"a burst of another length of {shot.asset!r}, {found.name!r}")
         for event in batch.events:
             self.asset(event.asset)
+            commands.read(event)
         if batch.swap is not None and batch.swap.asset_class not in self.groups:
             raise ContractError(f"a release for an asset class {batch.swap.asset_class!r}")
 
@@ -208,15 +244,17 @@ class Pipeline:
         due = t_ns - asset.told_ns >= self._every_ns
         rul_h: float | None = None
         predictor = group.predictor()
-        if predictor is not None and (due or spec.alert_rul_h):
+        known = due or bool(spec.alert_rul_h) or asset.alert.active
+        if predictor is not None and known:
             rul_h = predict_one(predictor[1], run.X[k])
-        change: Literal["raised", "returned", ""] = ""
         if judged.z is not None and judged.score is not None:
             # By what was judged now alone: an old score, told again, is no evidence.
-            change = asset.alert.push(t_ns, judged.score, rul_h)
+            change = asset.alert.push(t_ns, judged.score, rul_h, asset.life)
+        else:
+            change = asset.alert.expire(t_ns)
         if not due and not change:
             return []
-        if predictor is not None and not due and not spec.alert_rul_h:
+        if predictor is not None and not known:
             rul_h = predict_one(predictor[1], run.X[k])
         marks = asset.marks(run.pos[k]) if due else ()
         report = self._health(asset, t_ns, run.X[k], judged, predictor, rul_h, marks)
@@ -228,7 +266,6 @@ class Pipeline:
             outcomes.append(
                 asset.alert.report(
                     asset.name,
-                    asset.life,
                     change,
                     t_ns,
                     score=judged.score or 0.0,
@@ -284,24 +321,67 @@ class Pipeline:
 
     def _event(self, event: Event, outcomes: list[Outcome]) -> None:
         asset = self.asset(event.asset)
-        if not asset.is_new(event):
+        said = commands.read(event)
+        if not asset.is_new(commands.key(event, said, asset.alert.id_of(asset.name))):
             self.counts.repeated += 1
             return
+        if isinstance(said, LifeEvent):
+            self._life_event(asset, event, said.ref, outcomes)
+        else:
+            outcomes.append(self._command(asset, event.t_ns, said))
+
+    def _command(
+        self, asset: Asset, t_ns: int, said: Acknowledge | Shelve | Unshelve | Verdict
+    ) -> Alert:
+        """Do what a person says to an alert; return the answer."""
+        alert, remark = asset.alert, ""
+        word: AlertWord
+        if isinstance(said, Shelve):
+            word = alert.shelve(t_ns + round(said.hours * 3.6e12))
+        elif isinstance(said, Unshelve):
+            word = alert.unshelve()
+        else:
+            newest = alert.id_of(asset.name)
+            meant = said.alert or newest
+            word = alert.state
+            if isinstance(said, Verdict):
+                self.findings.append(self._finding(asset, t_ns, said))
+            if meant != newest:
+                remark = f"{meant} is not the newest alert"
+            elif isinstance(said, Verdict):
+                word = alert.judge(said.verdict)
+            else:
+                word = alert.acknowledge()
+        return alert.report(
+            asset.name, word, t_ns, judged_by=asset.group.version, remark=remark, ref=said.ref
+        )
+
+    def _finding(self, asset: Asset, t_ns: int, said: Verdict) -> Finding:
+        span = asset.alert.find(asset.name, said.alert)
+        return Finding(
+            asset.group.spec.name,
+            asset.name,
+            t_ns,
+            said,
+            asset.alert.id_of(asset.name, span) if span else said.alert,
+            span,
+        )
+
+    def _life_event(self, asset: Asset, event: Event, ref: str, outcomes: list[Outcome]) -> None:
         self.counts.events += 1
         closed = asset.flush(event.pos, self.counts)
         if closed is not None:
             self._judge([closed], outcomes)
-        if asset.alert.end():
+        word = asset.alert.end(event.t_ns)
+        if word or ref:
             outcomes.append(
                 asset.alert.report(
                     asset.name,
-                    asset.life,
-                    "returned",
+                    word or "normal",
                     event.t_ns,
                     score=0.0,
-                    rul_h=None,
                     judged_by=asset.group.version,
-                    reasons=(),
+                    ref=ref,
                 )
             )
         group = asset.group
@@ -309,6 +389,7 @@ class Pipeline:
             self._lives.forget(asset.name, asset.life)
         elif self._lives.finish(group.spec, asset.name, asset.life, event.t_ns):
             self.counts.lives += 1
+            self._ended[group.spec.name] = asset.name, asset.life
             group.rul.learn(self._lives.training(group.spec, (asset.name, asset.life)))
             self._judge_own(group)
         asset.begin_life()
@@ -345,7 +426,13 @@ class Pipeline:
             "assets": {name: [asset.name for asset in found] for name, found in members.items()},
             "digests": {name: group.spec.digest() for name, group in self.groups.items()},
             "released": released,
+            "ended": self._ended,
             "facts": self.facts,
+            "first_life": {
+                name: life
+                for name, life in sorted(self.first_life.items())
+                if name not in self.assets
+            },
             "counts": msgspec.to_builtins(self.counts, order="sorted"),
         }
         return head, arrays
@@ -360,6 +447,12 @@ class Pipeline:
             state = msgspec.convert(head, _Head)
         except msgspec.ValidationError as error:
             raise ContractError(f"its head cannot be read: {error}") from error
+        self.first_life = state.first_life
+        for name, members in state.assets.items():
+            # An asset that does not go on must not take an old life's number for a new one.
+            numbers = arrays.get(f"class/{name}/asset/asset", ())
+            for member, row in zip(members, numbers, strict=False):
+                self.first_life[member] = int(row[0]) + 1
         alike = [
             group
             for name, group in self.groups.items()
@@ -377,11 +470,16 @@ class Pipeline:
         self.facts = state.facts
         for name, asset in self.assets.items():
             asset.know(self.facts.get(name, {}))
+            self.first_life.pop(name, None)
 
     def _restore(self, group: Group, state: "_Head", arrays: Arrays) -> None:
         name = group.spec.name
         group.cohort.restore(_below(arrays, "cohort/"))
-        group.rul.restore(_below(arrays, "rul/"), self._lives.training(group.spec))
+        if name in state.ended:
+            self._ended[name] = state.ended[name]
+        # The lives of then: a journal that is to be replayed may have ended more.
+        lives = self._lives.training(group.spec, state.ended.get(name))
+        group.rul.restore(_below(arrays, "rul/"), lives)
         self._judge_own(group)
         stacked = _below(arrays, "asset/")
         for i, asset_name in enumerate(state.assets.get(name, [])):
@@ -398,7 +496,9 @@ class _Head(msgspec.Struct):
     digests: dict[str, str]
     released: dict[str, tuple[int, str]]
     counts: Counts
+    ended: dict[str, tuple[str, int]] = {}
     facts: Facts = {}
+    first_life: dict[str, int] = {}
 
 
 def _below(arrays: Arrays, prefix: str) -> Arrays:
@@ -416,7 +516,7 @@ def _state(
         return "learning"
     if not active:
         return "healthy"
-    return "failing" if index < 0.25 else "degraded"
+    return "failing" if index < FAILING else "degraded"
 
 
 def _rounded(value: float | None) -> float | None:

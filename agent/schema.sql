@@ -13,9 +13,12 @@ CREATE TABLE IF NOT EXISTS result (
   id INTEGER PRIMARY KEY,
   asset TEXT NOT NULL,
   kind TEXT NOT NULL,              -- health, alert
-  body BLOB NOT NULL               -- JSON
+  body BLOB NOT NULL,              -- JSON
+  at_ns INTEGER NOT NULL DEFAULT 0 -- when it was written, by the device's clock
 );
-CREATE INDEX IF NOT EXISTS result_of ON result (kind, asset);
+-- An index of all of them would cost a page for each asset that a commit speaks of.
+CREATE INDEX IF NOT EXISTS result_alert ON result (id) WHERE kind = 'alert';
+DROP INDEX IF EXISTS result_of;
 
 -- Feature vectors of lives, for remaining life to be learnt from once it is known how they ended.
 CREATE TABLE IF NOT EXISTS life_row (
@@ -45,4 +48,15 @@ CREATE TABLE IF NOT EXISTS rollout (
   id INTEGER PRIMARY KEY,
   at_ns INTEGER NOT NULL, asset_class TEXT NOT NULL, version INTEGER NOT NULL,
   digest TEXT NOT NULL, verdict TEXT NOT NULL, reason TEXT NOT NULL
+);
+
+-- What people found when they looked into alerts; a false alarm's time counts as healthy.
+CREATE TABLE IF NOT EXISTS verdict (
+  id INTEGER PRIMARY KEY,
+  asset_class TEXT NOT NULL, asset TEXT NOT NULL,
+  t_ns INTEGER NOT NULL,
+  verdict TEXT NOT NULL,           -- confirmed, false_alarm, not_found
+  alert TEXT NOT NULL,             -- asset/life/count; count 0: there was none
+  life INTEGER, since_ns INTEGER, until_ns INTEGER,  -- of the alert, where that is known
+  fault TEXT NOT NULL, note TEXT NOT NULL, by TEXT NOT NULL
 );

@@ -1,4 +1,4 @@
-"""What the agent's page and metrics show: made by the main thread, read by others, never changed."""
+"""What the agent's page and metrics show: made by the main thread, and never changed."""
 
 from typing import NamedTuple
 
@@ -6,7 +6,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from contract.report import Alert, Health
+from contract.report import Alert, AlertState, Health
 
 
 class Points(NamedTuple):
@@ -41,9 +41,11 @@ class SeenAsset(msgspec.Struct, frozen=True):
     Attributes:
         report: the newest.
         asset_class: its cohort.
-        alert: whether one stands.
-        heard: seconds since 1970 UTC when the agent made the report; None: before it started.
-        marks: reports since then that bore a mark, by ``channel.reason``.
+        alert: whether one stands, and is not shelved.
+        alert_state: of the newest, in the standard's words.
+        why: what speaks against it, in words.
+        heard: seconds since 1970 UTC when the agent made the report; None: not known.
+        marks: reports since the process began that bore a mark, by ``channel.reason``.
         alerts: its last changes of state, oldest first.
         recent: its last reports; None: there are more assets than are plotted.
         trend: the same further back, the highest score of each stretch of time.
@@ -52,6 +54,8 @@ class SeenAsset(msgspec.Struct, frozen=True):
     report: Health
     asset_class: str
     alert: bool
+    alert_state: AlertState
+    why: tuple[str, ...]
     heard: float | None
     marks: dict[str, int]
     alerts: tuple[Alert, ...]
@@ -100,7 +104,7 @@ class Broker(msgspec.Struct, frozen=True):
         absent_s: for how long it has not stood; 0: it does.
         sessions: how often one was made.
         backlog: results in the store that the broker has not taken on.
-        backlog_s: age of the oldest of them; at least, for what is older than the process.
+        backlog_s: age of the oldest of them.
     """
 
     address: str

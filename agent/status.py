@@ -57,7 +57,7 @@ def read(config: AgentConfig) -> Seen:
                 "SELECT version, verdict, reason FROM rollout ORDER BY id DESC LIMIT 5"
             ).fetchall(),
             health=health,
-            alerts=[alert for alert in alerts if alert.state == "raised"],
+            alerts=[alert for alert in alerts if alert.stands],
             marked=_marked(db),
         )
     finally:

@@ -4,130 +4,176 @@ One writer, the agent's main thread. State = last checkpoint + journal replayed 
 pipeline. Two checkpoints are kept: a truncated one costs a longer replay, not the state.
 """
 
+import contextlib
 import logging
 import sqlite3
-from collections.abc import Iterator
-from importlib import resources
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import msgspec
 import numpy as np
 
 from agent.batch import Rejected
 from agent.config import Keep
+from agent.database import Database
 from agent.labels import Life, hours_left
 from contract import VERSION, npz
 from contract.arrays import Arrays, Floats
-from contract.errors import ContractError
+from contract.errors import ConfigError, ContractError
 from contract.spec import AssetClass
 
+if TYPE_CHECKING:
+    from agent.pipeline import Finding
+
 log = logging.getLogger("runout.store")
+
+NOTE_NS = 5_000_000_000
+"""From one transaction to the next that writes what was noted."""
+
+REPLAYED = 16
+"""Batches of a replay that share a transaction."""
 
 Result = tuple[str, str, bytes]
 """Asset, kind, JSON."""
 
 
+class Unsent(NamedTuple):
+    """Results that the broker has not taken: of a kind, numbered above one and up to another."""
+
+    kind: Literal["alert", "health", ""]
+    after: int
+    upto: int
+
+
 class Store:
     """Opens, or makes, the store in a folder; a damaged database is set aside, and said.
 
-    Attributes:
-        set_aside: where a damaged database was moved to, or None.
+    What finds no room on the disk is written again until it does: see ``agent.database``.
+
+    Args:
+        folder: of the store.
+        keep: how much, and how hard.
+        clock: nanoseconds since 1970, for when a result was written; an attribute, too.
+
+    Raises:
+        ConfigError: the folder cannot be written to.
     """
 
-    def __init__(self, folder: Path, keep: Keep) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
+    def __init__(self, folder: Path, keep: Keep, clock: Callable[[], int] = time.time_ns) -> None:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ConfigError(
+                f"node.state: {folder} cannot be made ({error.strerror}): give the agent's user "
+                "the folder above it, or name another one"
+            ) from error
         self.folder = folder
         self._keep = keep
-        self.set_aside: Path | None = None
-        path = folder / "store.db"
-        try:
-            self._db = self._open(path)
-        except sqlite3.DatabaseError as error:
-            if isinstance(error, sqlite3.OperationalError) and "disk" not in str(error):
-                raise  # locked, no permission: nothing that setting aside would mend
-            self.set_aside = _set_aside(path)
-            log.critical(
-                "the store is damaged and was set aside; models go on, unread journal is in it",
-                extra={"error": str(error), "moved_to": str(self.set_aside)},
-            )
-            self._db = self._open(path)
+        self.clock = clock
+        self._notes: dict[str, str] = {}
+        self._noted_ns = 0
+        self.database = Database(folder / "store.db", durable=keep.power_loss_safe)
+        self._db = self.database.db
         self._bytes = self._scalar("SELECT COALESCE(MAX(bytes), 0) FROM journal")
         self.seq: int = max(
             self._scalar("SELECT COALESCE(MAX(seq), 0) FROM journal"), int(self.meta("seq", "0"))
         )
-        self.last_result = self._scalar("SELECT COALESCE(MAX(id), 0) FROM result")
+        self.last_result = max(
+            self._scalar("SELECT COALESCE(MAX(id), 0) FROM result"), int(self.meta("sent", "0"))
+        )
         """Number of the newest result."""
+        self.overflowed = int(self.meta("overflowed", "0"))
+        """Results that no broker came to take before there were too many."""
         self._new_rows: list[tuple[str, int, int, bytes]] = []
 
-    def _open(self, path: Path) -> sqlite3.Connection:
-        db = sqlite3.connect(path, isolation_level=None)
-        try:
-            db.execute("PRAGMA journal_mode=WAL")
-            durable = "FULL" if self._keep.power_loss_safe else "NORMAL"
-            db.execute(f"PRAGMA synchronous={durable}")
-            db.executescript(resources.files("agent").joinpath("schema.sql").read_text())
-            (verdict,) = db.execute("PRAGMA quick_check(1)").fetchone()
-        except sqlite3.DatabaseError:
-            db.close()
-            raise
-        if verdict != "ok":
-            db.close()
-            raise sqlite3.DatabaseError(verdict)
-        return db
+    @property
+    def set_aside(self) -> Path | None:
+        """Return where a damaged database was moved to, if it was."""
+        return self.database.set_aside
+
+    @property
+    def problem(self) -> str:
+        """Return why nothing can be stored at present; empty: it can."""
+        return self.database.problem
 
     def close(self) -> None:
         """Close; safe more than once."""
-        self._db.close()
+        self.database.close()
 
     def _scalar(self, sql: str, *args: object) -> int:
-        return int(self._db.execute(sql, args).fetchone()[0])
+        return self.database.scalar(sql, *args)
 
     # -- small facts ------------------------------------------------------------------------
 
     def meta(self, key: str, default: str) -> str:
         """Return a small fact."""
+        if key in self._notes:
+            return self._notes[key]
         row = self._db.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
         return default if row is None else str(row[0])
 
     def set_meta(self, key: str, value: str) -> None:
         """Keep a small fact."""
-        self._db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, value))
+        self._notes.pop(key, None)
+        self.database.do("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, value))
+
+    def note(self, key: str, value: str) -> None:
+        """Keep a small fact with a later transaction: it is worth none, and no page, of its own."""
+        self._notes[key] = value
 
     # -- one batch, one transaction ---------------------------------------------------------
 
     def begin(self) -> None:
         """Begin a transaction; everything until ``commit`` happens or does not."""
-        self._db.execute("BEGIN IMMEDIATE")
+        self.database.begin()
 
     def journal(self, body: bytes) -> int:
         """Append a batch; returns its number."""
         self.seq += 1
         self._bytes += len(body)
-        self._db.execute("INSERT INTO journal VALUES (?, ?, ?)", (self.seq, self._bytes, body))
+        self.database.do("INSERT INTO journal VALUES (?, ?, ?)", (self.seq, self._bytes, body))
         return self.seq
 
     def add_results(self, results: list[Result]) -> None:
         """Keep what was said, to be published in this order."""
-        self._db.executemany("INSERT INTO result (asset, kind, body) VALUES (?, ?, ?)", results)
-        self.last_result = self._scalar("SELECT MAX(id) FROM result")
+        at_ns = self.clock()
+        first = self.last_result + 1
+        self.database.do(
+            "INSERT INTO result (id, asset, kind, body, at_ns) VALUES (?, ?, ?, ?, ?)",
+            *[(first + i, *result, at_ns) for i, result in enumerate(results)],
+        )
+        self.last_result += len(results)
 
     def quarantine(self, rejected: list[Rejected], most: int) -> None:
         """Keep messages that could not be used, the newest ``most`` of them."""
-        self._db.executemany(
+        self.database.do(
             "INSERT INTO quarantine (at_ns, topic, reason, text, payload) VALUES (?, ?, ?, ?, ?)",
-            [
+            *[
                 (r.arrival.at_ns, r.arrival.topic, r.reason, r.text[:500], r.arrival.payload[:4096])
                 for r in rejected
             ],
         )
-        self._db.execute(
+        self.database.do(
             "DELETE FROM quarantine WHERE id <= (SELECT MAX(id) FROM quarantine) - ?", (most,)
         )
 
     def commit(self) -> None:
-        """End the transaction; after this the batch may be acknowledged."""
+        """End the transaction; after this the batch may be acknowledged.
+
+        Returns when it is written: without room on the disk that may take a while.
+        """
         self._write_rows()
-        self._db.execute("COMMIT")
+        if self._notes and abs(self.clock() - self._noted_ns) >= NOTE_NS:
+            self._write_notes()
+        self.database.commit()
+
+    def _write_notes(self) -> None:
+        self._noted_ns = self.clock()
+        for key, value in self._notes.items():
+            self.database.do("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, value))
+        self._notes.clear()
 
     # -- lives ------------------------------------------------------------------------------
 
@@ -138,9 +184,7 @@ class Store:
     def _write_rows(self) -> None:
         if self._new_rows:
             # A replayed journal writes what is there already: once is enough.
-            self._db.executemany(
-                "INSERT OR IGNORE INTO life_row VALUES (?, ?, ?, ?)", self._new_rows
-            )
+            self.database.do("INSERT OR IGNORE INTO life_row VALUES (?, ?, ?, ?)", *self._new_rows)
             self._new_rows.clear()
 
     def last_vector(self, asset: str) -> Floats:
@@ -160,7 +204,9 @@ class Store:
             "SELECT id FROM life WHERE asset = ? AND life = ?", (asset, life)
         ).fetchone()
         if found is not None:
-            return True  # a replayed journal
+            # A replayed journal, which has brought back what was trimmed.
+            self.trim(asset, life, spec.max_life_rows)
+            return True
         kept = self._scalar(
             "SELECT COUNT(*) FROM life_row WHERE asset = ? AND life = ?", asset, life
         )
@@ -169,21 +215,15 @@ class Store:
         self.trim(asset, life, spec.max_life_rows)
         ended = self._scalar("SELECT COUNT(*) FROM life WHERE asset_class = ?", spec.name)
         heldout = bool(spec.holdout) and ended % spec.holdout == spec.holdout - 1
-        self._db.execute(
+        self.database.do(
             "INSERT INTO life (asset_class, asset, life, end_ns, heldout) VALUES (?, ?, ?, ?, ?)",
             (spec.name, asset, life, end_ns, heldout),
         )
-        for old_asset, old_life in self._db.execute(
-            "SELECT asset, life FROM life WHERE asset_class = ? AND heldout = ? "
-            "ORDER BY id DESC LIMIT -1 OFFSET ?",
-            (spec.name, heldout, self._keep.lives),
-        ).fetchall():
-            self.forget(old_asset, old_life)
         return True
 
     def trim(self, asset: str, life: int, most: int) -> None:
         """Keep the last ``most`` vectors of a life."""
-        self._db.execute(
+        self.database.do(
             "DELETE FROM life_row WHERE asset = ? AND life = ? AND t_ns <= (SELECT t_ns FROM "
             "life_row WHERE asset = ? AND life = ? ORDER BY t_ns DESC LIMIT 1 OFFSET ?)",
             (asset, life, asset, life, most),
@@ -192,87 +232,194 @@ class Store:
     def forget(self, asset: str, life: int) -> None:
         """See ``agent.pipeline.Lives``."""
         self._write_rows()
-        self._db.execute("DELETE FROM life_row WHERE asset = ? AND life = ?", (asset, life))
+        self.database.do("DELETE FROM life_row WHERE asset = ? AND life = ?", (asset, life))
 
     def training(self, spec: AssetClass, until: tuple[str, int] | None = None) -> list[Life]:
         """See ``agent.pipeline.Lives``."""
         self._write_rows()
-        return read_lives(self._db, spec, heldout=False, until=until)
+        return read_lives(self._db, spec, heldout=False, until=until, most=self._keep.lives)
 
     def heldout(self, spec: AssetClass) -> list[Life]:
         """See ``agent.pipeline.Lives``."""
-        return read_lives(self._db, spec, heldout=True)
+        return read_lives(self._db, spec, heldout=True, most=self._keep.lives)
 
-    def forget_unfinished(self) -> dict[str, int]:
-        """Drop the lives that nobody knows the state of; return each asset's next life number."""
-        self._db.execute(
-            "DELETE FROM life_row WHERE (asset, life) NOT IN (SELECT asset, life FROM life)"
-        )
-        return dict(self._db.execute("SELECT asset, MAX(life) + 1 FROM life GROUP BY asset"))
-
-    def forget_other_features(self, spec: AssetClass) -> bool:
-        """Drop what was kept of a class whose channels or features were others; say if it was."""
-        known = self.meta(f"class/{spec.name}", "")
-        if not known:
-            return False
-        if msgspec.json.decode(known, type=AssetClass).features_digest() == spec.features_digest():
-            return False
-        self.begin()
-        lives = self._db.execute(
-            "SELECT asset, life FROM life WHERE asset_class = ?", (spec.name,)
-        ).fetchall()
-        for asset, life in lives:
+    def _prune_lives(self) -> None:
+        """Drop lives that were too many at the checkpoint before: no replay asks for them."""
+        before = int(self.meta("lives_upto", "0"))
+        for asset, life in self._db.execute(
+            "SELECT asset, life FROM (SELECT asset, life, ROW_NUMBER() OVER "
+            "(PARTITION BY asset_class, heldout ORDER BY id DESC) AS place FROM life "
+            "WHERE id <= ?) WHERE place > ? AND (asset, life) IN "
+            "(SELECT asset, life FROM life_row)",
+            (before, self._keep.lives),
+        ).fetchall():
             self.forget(asset, life)
-        self._db.execute("DELETE FROM life WHERE asset_class = ?", (spec.name,))
-        self._db.execute(
-            "DELETE FROM life_row WHERE (asset, life) NOT IN (SELECT asset, life FROM life)"
-        )
-        self._db.execute("DELETE FROM journal")
-        self._db.execute("COMMIT")
-        return True
+        upto = self._scalar("SELECT COALESCE(MAX(id), 0) FROM life")
+        if upto != before:
+            self.set_meta("lives_upto", str(upto))
+
+    def forget_unfinished(self, but: Callable[[str], bool] = lambda _: False) -> dict[str, int]:
+        """Drop the lives that nobody knows the state of; return each asset's next life number.
+
+        ``but``: assets whose state is known.
+        """
+        self._write_rows()
+        unknown = [asset for (asset,) in self._db.execute("SELECT DISTINCT asset FROM life_row")]
+        for asset in unknown:
+            if not but(asset):
+                self.database.do(
+                    "DELETE FROM life_row WHERE asset = ? AND life NOT IN "
+                    "(SELECT life FROM life WHERE asset = ?)",
+                    (asset, asset),
+                )
+        numbers = self._db.execute("SELECT asset, MAX(life) + 1 FROM life GROUP BY asset")
+        return {asset: number for asset, number in numbers if not but(asset)}
+
+    def forget_class(self, name: str) -> None:
+        """Drop the finished lives of an asset class."""
+        self.begin()
+        for asset, life in self._db.execute(
+            "SELECT asset, life FROM life WHERE asset_class = ?", (name,)
+        ).fetchall():
+            self.forget(asset, life)
+        self.database.do("DELETE FROM life WHERE asset_class = ?", (name,))
+        self.commit()
+
+    def forget_journal(self, upto: int) -> None:
+        """Drop the batches up to a number, that one included."""
+        self.begin()
+        self.database.do("DELETE FROM journal WHERE seq <= ?", (upto,))
+        self.commit()
 
     # -- publishing -------------------------------------------------------------------------
 
-    def results_after(self, after: int, most: int) -> list[tuple[int, str, str, bytes]]:
-        """Return results with a number above ``after``: number, asset, kind, JSON."""
-        return self._db.execute(
-            "SELECT id, asset, kind, body FROM result WHERE id > ? ORDER BY id LIMIT ?",
-            (after, most),
-        ).fetchall()
+    def results(self, of: Unsent, most: int) -> list[tuple[int, str, str, bytes]]:
+        """Return the first results of a stretch: number, asset, kind, JSON."""
+        where, values = _within(of)
+        return self.database.rows(
+            f"SELECT id, asset, kind, body FROM result WHERE {where} ORDER BY id LIMIT ?",  # noqa: S608
+            *values,
+            most,
+        )
+
+    def count(self, of: Unsent) -> int:
+        """Return how many results there are in a stretch."""
+        where, values = _within(of)
+        return self._scalar(f"SELECT COUNT(*) FROM result WHERE {where}", *values)  # noqa: S608
+
+    def written_ns(self, of: Unsent) -> int | None:
+        """Return when the oldest result of a stretch was written; None: there is none."""
+        where, values = _within(of)
+        row = self._db.execute(
+            f"SELECT at_ns FROM result WHERE {where} ORDER BY id LIMIT 1",  # noqa: S608
+            values,
+        ).fetchone()
+        return None if row is None else int(row[0])
+
+    @property
+    def unsent(self) -> list[Unsent]:
+        """Return what the broker has not taken, as last noted: the oldest stretches first."""
+        stretches = msgspec.json.decode(self.meta("unsent", "[]"), type=list[Unsent])
+        return [*stretches, Unsent("", int(self.meta("sent", "0")), self.last_result)]
+
+    def note_unsent(self, stretches: list[Unsent], sent: int) -> None:
+        """Note what the broker has not taken: stretches, and everything numbered above ``sent``."""
+        self.note("unsent", msgspec.json.encode(stretches).decode())
+        self.note("sent", str(sent))
 
     def note_rollout(
         self, at_ns: int, asset_class: str, version: int, digest: str, verdict: str, reason: str
     ) -> None:
         """Write down what became of a release."""
-        self._db.execute(
+        self.database.do(
             "INSERT INTO rollout (at_ns, asset_class, version, digest, verdict, reason) "
             "VALUES (?, ?, ?, ?, ?, ?)",
             (at_ns, asset_class, version, digest, verdict, reason),
         )
 
+    def last_alerts(self) -> list[bytes]:
+        """Return what was last said of each asset's alert, where that is kept."""
+        newest = "SELECT MAX(id) FROM result WHERE kind = 'alert' GROUP BY asset"
+        query = f"SELECT body FROM result WHERE id IN ({newest})"  # noqa: S608  # no input in it
+        return [row[0] for row in self.database.rows(query)]
+
+    def note_verdict(self, finding: "Finding") -> None:
+        """Keep what was found of an alert; of 10,000 and more the newest."""
+        said, span = finding.said, finding.span
+        self.database.do(
+            "INSERT INTO verdict (asset_class, asset, t_ns, verdict, alert, life, since_ns, "
+            "until_ns, fault, note, by) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            (
+                *(finding.asset_class, finding.asset, finding.t_ns, said.verdict, finding.alert),
+                *((span.life, span.since_ns, span.until_ns) if span else (None, None, None)),
+                *(said.fault, said.note, said.by),
+            ),
+        )
+        self.database.do(
+            "DELETE FROM verdict WHERE id <= (SELECT MAX(id) FROM verdict) - 10000", ()
+        )
+
     # -- checkpoint -------------------------------------------------------------------------
 
     def checkpoint(self, head: dict[str, object], arrays: Arrays) -> None:
-        """Write the state as of the last commit, keep the one before, and prune what is behind."""
-        newest = self.folder / "checkpoint.npz"
-        if newest.exists():
-            newest.replace(self.folder / "checkpoint.prev.npz")
-        words = msgspec.json.encode({"contract": VERSION, "seq": self.seq, **head})
-        body = npz.to_bytes(npz.digest_of(words, arrays).encode() + words, arrays)
-        npz.write(newest, body, durable=self._keep.power_loss_safe)
+        """Write the state as of the last commit, keep the one before, and prune what is behind.
+
+        Without room on the disk it is left out, and said: the journal reaches back further then.
+        """
         before = int(self.meta("checkpointed", "0"))
+        newest = self.folder / "checkpoint.npz"
+        if self.seq != before or not newest.exists():
+            words = msgspec.json.encode({"contract": VERSION, "seq": self.seq, **head})
+            body = npz.to_bytes(npz.digest_of(words, arrays).encode() + words, arrays)
+            try:
+                if newest.exists():
+                    newest.replace(self.folder / "checkpoint.prev.npz")
+                npz.write(newest, body, durable=self._keep.power_loss_safe)
+            except OSError as error:
+                log.error(  # noqa: TRY400
+                    "no checkpoint was written: a restart takes longer", extra={"error": str(error)}
+                )
+                with contextlib.suppress(OSError):  # not even room was to be had: nor is it held
+                    newest.with_name(newest.name + ".part").unlink(missing_ok=True)
+                return
+        elif not self._notes:
+            return
         self.begin()
         self.set_meta("checkpointed", str(self.seq))
         self.set_meta("seq", str(self.seq))
-        self._db.execute(
+        self.database.do(
             "DELETE FROM journal WHERE seq <= ? AND bytes <= ?",
             (before, self._bytes - round(self._keep.journal_mb * 1e6)),
         )
-        self._db.execute(
-            "DELETE FROM result WHERE id <= (SELECT MAX(id) FROM result) - ? AND id <= ?",
-            (self._keep.results, int(self.meta("sent", "0"))),
+        self._prune_results()
+        self._prune_lives()
+        self.commit()
+
+    def _prune_results(self) -> None:
+        """Keep the newest results, alerts beside health so that neither pushes the other out."""
+        most = self._keep.results
+        oldest_alert = self._db.execute(
+            "SELECT id FROM result WHERE kind = 'alert' ORDER BY id DESC LIMIT 1 OFFSET ?", (most,)
+        ).fetchone()
+        cuts: dict[Literal["alert", "health"], int] = {
+            "alert": oldest_alert[0] if oldest_alert else 0,
+            "health": self.last_result - most,
+        }
+        lost = sum(
+            self.count(Unsent(kind, one.after, min(one.upto, cut)))
+            for one in self.unsent
+            for kind, cut in cuts.items()
+            if one.kind in {kind, ""} and cut > one.after
         )
-        self._db.execute("COMMIT")
+        if lost:
+            self.overflowed += lost
+            self.set_meta("overflowed", str(self.overflowed))
+            log.error(
+                "results were dropped that no broker came to take: keep.results holds no more",
+                extra={"dropped": lost, "ever": self.overflowed},
+            )
+        for kind, cut in cuts.items():
+            self.database.do("DELETE FROM result WHERE id <= ? AND kind = ?", (cut, kind))
 
     def checkpoints(self) -> Iterator[tuple[dict[str, object], Arrays]]:
         """Yield the checkpoints that are whole and of this version, newest first."""
@@ -288,10 +435,17 @@ class Store:
                 path.replace(path.with_name(f"damaged-{name}"))
 
     def replay(self, after: int) -> Iterator[tuple[int, bytes]]:
-        """Yield the journalled batches with a number above ``after``."""
-        yield from self._db.execute(
-            "SELECT seq, body FROM journal WHERE seq > ? ORDER BY seq", (after,)
-        )
+        """Yield the journalled batches with a number above ``after``.
+
+        What is written meanwhile shares a transaction with that of the batches beside it.
+        """
+        while found := self.database.rows(
+            "SELECT seq, body FROM journal WHERE seq > ? ORDER BY seq LIMIT ?", after, REPLAYED
+        ):
+            self.begin()
+            yield from found
+            self.commit()
+            after = found[-1][0]
 
     def first_seq(self) -> int:
         """Return the number of the oldest batch in the journal; 0 if it is empty."""
@@ -316,14 +470,20 @@ def read_lives(
     *,
     heldout: bool,
     until: tuple[str, int] | None = None,
+    most: int = -1,
 ) -> list[Life]:
-    """Return finished lives, in the order in which they ended; up to one, if it is told."""
+    """Return finished lives, in the order in which they ended; up to one, if it is told.
+
+    ``most``: the newest of them that are asked for; -1: all.
+    """
     lives = []
-    for asset, life, end_ns in db.execute(
+    found = db.execute(
         "SELECT asset, life, end_ns FROM life WHERE asset_class = ? AND heldout = ? AND id <= "
-        "COALESCE((SELECT id FROM life WHERE asset = ? AND life = ?), 9e18) ORDER BY id",
-        (spec.name, heldout, *(until or (None, None))),
-    ).fetchall():
+        "COALESCE((SELECT id FROM life WHERE asset = ? AND life = ?), 9e18) "
+        "ORDER BY id DESC LIMIT ?",
+        (spec.name, heldout, *(until or (None, None)), most),
+    ).fetchall()
+    for asset, life, end_ns in reversed(found):
         rows = db.execute(
             "SELECT t_ns, x FROM life_row WHERE asset = ? AND life = ? ORDER BY t_ns", (asset, life)
         ).fetchall()
@@ -344,13 +504,7 @@ def open_readonly(folder: Path) -> sqlite3.Connection:
     return sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=30.0)
 
 
-def _set_aside(path: Path) -> Path:
-    number = 1
-    while (target := path.with_name(f"store.damaged-{number}.db")).exists():
-        number += 1
-    path.replace(target)
-    for suffix in ("-wal", "-shm"):
-        part = path.with_name(path.name + suffix)
-        if part.exists():
-            part.replace(target.with_name(target.name + suffix))
-    return target
+def _within(of: Unsent) -> tuple[str, tuple[int, int]]:
+    """Return the condition, with the kind as a literal: SQLite finds its index by that."""
+    kind = f"kind = '{of.kind}' AND " if of.kind else ""
+    return f"{kind}id > ? AND id <= ?", (of.after, of.upto)

@@ -36,7 +36,10 @@ class Damage(NamedTuple):
 def _weights(words: int) -> tuple[Words, Words]:
     """Return what each word, and the sums before, contribute to the two sums.
 
-    The sums ``s0 += x0 + s1; s1 += x1 + s0`` are linear modulo 2**32: ``(words, 2)`` and ``(2, 2)``.
+    The sums ``s0 += x0 + s1; s1 += x1 + s0`` are linear modulo 2**32.
+
+    Returns:
+        ``(words, 2)`` and ``(2, 2)``.
     """
     weight = np.empty((words, 2), dtype=np.uint32)
     a, b, c, d = 1, 0, 0, 1  # powers of [[1, 1], [1, 2]]

@@ -1,6 +1,9 @@
-"""What a device says of its assets: health, alerts, events and its own status, as JSON."""
+"""What a device says of its assets, and what people say to it, as JSON.
 
-from typing import Literal
+Health, alerts and its own status; life events, commands and verdicts.
+"""
+
+from typing import Annotated, Literal
 
 import msgspec
 
@@ -43,6 +46,8 @@ class Health(msgspec.Struct, frozen=True, tag_field="type", tag="health"):
         lacks: channels and functions that say nothing in this vector, or have not in the asset's
             beginning: health is learnt and judged without them, or waits for them if they are most.
         why: the channels that contribute most.
+        replayed: True: written before the connection that brings it stood, and brought late or
+            again; what is new does not wait for it.
     """
 
     asset: str
@@ -62,27 +67,54 @@ class Health(msgspec.Struct, frozen=True, tag_field="type", tag="health"):
     rul_high_h: float | None = None
     rul_coverage: float | None = None
     lacks: tuple[str, ...] = ()
+    replayed: bool | msgspec.UnsetType = msgspec.UNSET
+
+
+AlertWord = Literal[
+    "raised",
+    "escalated",
+    "unacknowledged",
+    "acknowledged",
+    "returned",
+    "latched",
+    "shelved",
+    "unshelved",
+    "normal",
+]
+AlertState = Literal["normal", "unacknowledged", "acknowledged", "returned", "latched", "shelved"]
+VerdictWord = Literal["confirmed", "false_alarm", "not_found"]
+STANDING = frozenset({"raised", "escalated", "unacknowledged", "acknowledged", "unshelved"})
 
 
 class Alert(msgspec.Struct, frozen=True, tag_field="type", tag="alert"):
-    """A change of state of an alert (ISA-18.2: raised, returned).
+    """A change of state of an alert, or the answer to a person (ISA-18.2, IEC 62682).
 
     Attributes:
-        id: ``asset/life/count``.
+        id: ``asset/life/count``; ``count`` 0: the asset never had one.
         asset: which.
-        state: ``raised`` or ``returned``.
-        t: seconds since 1970 UTC, of the data, when the state changed.
+        state: what changed. ``raised``: it is new. ``escalated``: from degraded to failing, and to
+            be acknowledged again. ``acknowledged``: by a person, and it stands. ``returned``: what
+            raised it is over. ``latched``: so it is, but it is held until it is acknowledged.
+            ``shelved``, ``unshelved``: hidden for a while, and back because it stands.
+            ``unacknowledged``, ``normal``: an answer that changed nothing, or ended what was owed.
+        t: seconds since 1970 UTC, of the data or of the command, when the state changed.
         since: when the score first went over the limit and stayed.
         score: at the change; 1 is the limit.
         rul_h: hours left, or None.
         judged_by: release that judged.
         why: the channels that contribute most.
         text: the same in words.
+        replayed: as of health.
+        now: the state that it is in, in the standard's words; ``returned``: unacknowledged, too.
+        severity: the worst it has been.
+        until: seconds since 1970 UTC, of the data, up to which it is shelved.
+        verdict: what was found when it was looked into; empty: nobody has said.
+        ref: of the command that this answers.
     """
 
     id: str
     asset: str
-    state: Literal["raised", "returned"]
+    state: AlertWord
     t: float
     since: float
     score: float
@@ -90,18 +122,126 @@ class Alert(msgspec.Struct, frozen=True, tag_field="type", tag="alert"):
     judged_by: int
     why: tuple[Why, ...]
     text: str
+    replayed: bool | msgspec.UnsetType = msgspec.UNSET
+    now: AlertState = "normal"
+    severity: Literal["degraded", "failing"] = "degraded"
+    until: float | None = None
+    verdict: VerdictWord | Literal[""] = ""
+    ref: str = ""
+
+    @property
+    def stands(self) -> bool:
+        """Return whether what raised it goes on, and it is not shelved."""
+        return self.state in STANDING
 
 
-class LifeEvent(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+Moment = float | Annotated[str, msgspec.Meta(max_length=40)] | None
+"""Seconds since 1970 UTC, or ISO 8601; None: when it arrives."""
+Name = Annotated[str, msgspec.Meta(max_length=64)]
+AlertId = Annotated[str, msgspec.Meta(max_length=400)]
+
+
+class LifeEvent(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """Something that happened to an asset; sent to the agent on the ``event`` topic.
 
     Attributes:
         event: ``failed`` ends a life and labels it; the others begin a new one.
-        t: seconds since 1970 UTC, or ISO 8601; absent: when it arrives.
+        t: when it happened.
+        ref: the agent's answer bears it; one that came before is a repetition.
     """
 
     event: Literal["started", "maintained", "failed", "replaced"]
-    t: float | str | None = None
+    t: Moment = None
+    ref: Name = ""
+
+
+class Acknowledge(
+    msgspec.Struct,
+    frozen=True,
+    forbid_unknown_fields=True,
+    omit_defaults=True,
+    tag_field="command",
+    tag="acknowledge",
+):
+    """Somebody has seen the alert.
+
+    Attributes:
+        alert: its id; empty: the newest. Of an older one nothing is left to acknowledge.
+        t: when.
+        by: who.
+        ref: as of a life event.
+    """
+
+    alert: AlertId = ""
+    t: Moment = None
+    by: Name = ""
+    ref: Name = ""
+
+
+class Shelve(
+    msgspec.Struct,
+    frozen=True,
+    forbid_unknown_fields=True,
+    omit_defaults=True,
+    tag_field="command",
+    tag="shelve",
+):
+    """Hide the asset's alert for some hours, by the time of its data.
+
+    Attributes:
+        hours: from ``t`` on; up to a year.
+        t: when.
+        by: who.
+        ref: as of a life event.
+    """
+
+    hours: Annotated[float, msgspec.Meta(gt=0, le=8784)]
+    t: Moment = None
+    by: Name = ""
+    ref: Name = ""
+
+
+class Unshelve(
+    msgspec.Struct,
+    frozen=True,
+    forbid_unknown_fields=True,
+    omit_defaults=True,
+    tag_field="command",
+    tag="unshelve",
+):
+    """Hide it no longer; the attributes are those of the others."""
+
+    t: Moment = None
+    by: Name = ""
+    ref: Name = ""
+
+
+Command = Acknowledge | Shelve | Unshelve
+"""Sent to the agent on the ``command`` topic."""
+
+
+class Verdict(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """What was found when an alert was looked into; sent to the agent on the ``verdict`` topic.
+
+    Attributes:
+        verdict: ``confirmed``: there was a fault; ``false_alarm``: the machine is healthy, and
+            what raised the alert is no fault; ``not_found``: nothing was found, which proves
+            nothing.
+        alert: its id; empty: the newest.
+        fault: in a word, e.g. ``bearing``.
+        note: in more of them.
+        t: when.
+        by: who.
+        ref: as of a life event.
+    """
+
+    verdict: VerdictWord
+    alert: AlertId = ""
+    fault: Name = ""
+    note: Annotated[str, msgspec.Meta(max_length=1000)] = ""
+    t: Moment = None
+    by: Name = ""
+    ref: Name = ""
 
 
 class NodeStatus(msgspec.Struct, frozen=True):

@@ -276,6 +276,7 @@ class AssetClass(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         health: the model that says how far an asset is from healthy.
         rul: the models that say how long is left; the first judges until a release says otherwise.
         alert_rul_h: an alert is also raised when less than this is left, in hours; 0: never.
+        latch: an alert that is over is held until it is acknowledged.
         holdout: every n-th finished life is kept from training and used to judge; 0: none.
         max_life_rows: feature vectors kept of one life; a longer life keeps its last ones.
     """
@@ -295,6 +296,7 @@ class AssetClass(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     health: Moments = Moments()
     rul: tuple[RulModel, ...] = ()
     alert_rul_h: Annotated[float, msgspec.Meta(ge=0)] = 0.0
+    latch: bool = False
     holdout: Annotated[int, msgspec.Meta(ge=0)] = 5
     max_life_rows: Positive = 20_000
 
@@ -379,8 +381,16 @@ class AssetClass(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return self.health.stats or (*self.stats, *(f.name for f in self.functions))
 
     def features_digest(self) -> str:
-        """Return the digest of what the columns of a feature vector mean."""
-        more = [self.functions, self.waveforms, self.every_s, self.facts]
+        """Return the digest of what the columns of a feature vector mean.
+
+        Which readings are plausible is each device's own affair; how they become rows is not.
+        """
+        waveforms = [
+            msgspec.structs.replace(wave, low=None, high=None, clip=None) for wave in self.waveforms
+        ]
+        more: list[object] = [self.functions, waveforms, self.every_s, self.facts]
+        if self.every_s:
+            more.append([(c.resample, c.hold_s) for c in self.channels])
         told = [[(c.name, c.unit) for c in self.channels], self.stats, self.hop]
         return _digest([*told, *([more] if any(more) else [])])
 

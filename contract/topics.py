@@ -8,11 +8,15 @@ PREFIX = "runout/v1"
 READINGS = "readings"
 """Leaf of a message with several channels of an asset; a leaf that is not reserved is a channel."""
 EVENT = "event"
+COMMAND = "command"
+VERDICT = "verdict"
+SPOKEN = frozenset({EVENT, COMMAND, VERDICT})
+"""Leaves of what people say to the agent."""
 HEALTH = "health"
 ALERT = "alert"
 RESULTS = frozenset({HEALTH, ALERT})
 STATUS = "status"
-RESERVED = frozenset({READINGS, EVENT, HEALTH, ALERT, STATUS, "feature", "verdict"})
+RESERVED = frozenset({READINGS, *SPOKEN, *RESULTS, STATUS, "feature"})
 
 
 class Topic(NamedTuple):
@@ -31,6 +35,14 @@ def asset_topic(site: str, node: str, asset: str, leaf: str) -> str:
     'runout/v1/north/rpi-1/pump-3/readings'
     """
     return f"{PREFIX}/{site}/{node}/{asset}/{leaf}"
+
+
+def alert_state_topic(site: str, node: str, asset: str) -> str:
+    """Build the retained topic on which the state of an asset's alert stands.
+
+    One level below the alerts: the agent does not hear itself on it.
+    """
+    return f"{PREFIX}/{site}/{node}/{asset}/{ALERT}/state"
 
 
 def status_topic(site: str, node: str) -> str:

@@ -37,7 +37,7 @@ def flagged(health: dict[str, Health], alerts: dict[str, Alert]) -> list[dict[st
     """Return the assets whose alert stands, the most urgent first."""
     found = []
     for asset, alert in alerts.items():
-        if alert.state != "raised":
+        if not alert.stands:
             continue
         now = health[asset]
         why = now.why or alert.why

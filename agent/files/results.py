@@ -117,7 +117,7 @@ class Seen:
             for mark in outcome.marks:
                 self.marks[mark] = self.marks.get(mark, 0) + 1
             return
-        self.alert = outcome.state == "raised"
+        self.alert = outcome.stands
         if self.alert:
             self.alerts += 1
             if self.first_alert_t is None:

@@ -106,7 +106,7 @@ class Judge:
         """Take what was said of the asset."""
         t_ns = round(outcome.t * 1e9)
         if isinstance(outcome, Alert):
-            self._changes.append((t_ns, outcome.state == "raised"))
+            self._changes.append((t_ns, outcome.stands))
         elif self._judged_ns is None and outcome.score is not None:
             self._judged_ns = t_ns
 

@@ -1,4 +1,4 @@
-"""A small HTTP server for few: bounded connections, bounded time, and no trust in the Host header."""
+"""A small HTTP server for few: bounded connections and time, and no trust in the Host header."""
 
 import io
 import ipaddress
@@ -35,7 +35,7 @@ class Listener(ThreadingHTTPServer):
     def server_bind(self) -> None:
         """Bind; ``HTTPServer`` would ask a name server for this machine's name."""
         socketserver.TCPServer.server_bind(self)
-        self.server_name, self.server_port = self.server_address[0], self.server_address[1]
+        self.server_name, self.server_port = str(self.server_address[0]), self.server_address[1]
 
     def process_request(self, request: Any, client_address: Any) -> None:
         """Start a connection's thread, or refuse the connection."""

@@ -6,8 +6,7 @@ import sqlite3
 import time
 from bisect import bisect_left
 from collections import deque
-from collections.abc import Mapping, Sequence
-from contextlib import closing
+from collections.abc import Callable, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,7 +16,7 @@ import numpy as np
 
 from agent.config import AgentConfig
 from agent.intake import Arrival, Intake
-from agent.page.trace import SIZE, Recent, Trend
+from agent.page.trace import Recent, Trend
 from agent.snapshot import (
     Broker,
     Files,
@@ -30,22 +29,24 @@ from agent.snapshot import (
 )
 from agent.sources import Source
 from agent.store import open_readonly
+from agent.wording import reason
 from contract import VERSION
-from contract.report import Alert, Health
+from contract.report import STANDING, Alert, AlertState, Health
 
 if TYPE_CHECKING:
     from agent.app import Engine
     from agent.mqtt import Link
     from agent.publish import Publisher
 
+SHOW_S = 1.0
 PLOTTED = 200
-"""Assets whose reports are kept for plots; an alert makes room for an asset that is not among them."""
+"""Assets whose reports are kept for plots; one with an alert takes the place of one without."""
 ALERTS = 50
 ASSET_ALERTS = 20
 MARKS = 200
 """Kinds of marks counted per asset."""
-STEPS = 512
-"""Moments kept at which results were made: the age of a backlog is known as well as that."""
+RESULTS = 20_000
+"""Of the store, the newest, that are read when the agent starts."""
 
 LATENCY_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 COMMIT_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
@@ -110,6 +111,15 @@ class Logbook:
     """Notes what became of each batch, and shows the agent as it is; of the main thread alone.
 
     What was told before this process began is read from the store.
+
+    Args:
+        engine: whose work it is.
+        link: to the broker.
+        sources: other than MQTT, by name.
+        publisher: of the results.
+        intake: of the messages.
+        show: called with each snapshot.
+        plotted: assets whose reports are kept for plots.
     """
 
     def __init__(
@@ -119,20 +129,24 @@ class Logbook:
         sources: Mapping[str, Source],
         publisher: "Publisher",
         intake: Intake,
+        show: Callable[[Snapshot], None],
+        *,
+        plotted: int = PLOTTED,
     ) -> None:
+        self._show = show
+        self._room = plotted
+        self._shown_s = 0.0
         self._engine = engine
         self._link = link
         self._sources = sources
         self._publisher = publisher
         self._intake = intake
         self._pages: dict[str, _Page] = {}
-        self._plotted = 0
         self._alerts: deque[Alert] = deque(maxlen=ALERTS)
         self._raised = 0
         self._latency, self._commit, self._batch = Tally(LATENCY_S), Tally(COMMIT_S), Tally(BATCH)
         self._started = time.time()
         self._absent_since: float | None = time.monotonic()
-        self._steps: deque[tuple[int, float]] = deque([(engine.store.last_result, self._started)])
         self._db = open_readonly(engine.config.state)
         self._db.execute("PRAGMA cache_size = -64")
         self._version = metadata.version("runout")
@@ -162,8 +176,8 @@ class Logbook:
         page = self._pages.get(outcome.asset)
         if page is None:
             page = self._pages[outcome.asset] = _Page()
-            if self._plotted < PLOTTED:
-                self._plotted += 1
+            if self._room:
+                self._room -= 1
                 page.plots = Recent(), Trend()
         if isinstance(outcome, Health):
             page.take(outcome, heard)
@@ -171,7 +185,7 @@ class Logbook:
         page.alerts.append(outcome)
         page.seen = None
         self._alerts.append(outcome)
-        if heard is not None and outcome.state == "raised":
+        if outcome.state == "raised":
             self._raised += 1
             self._make_room(page)
 
@@ -180,40 +194,40 @@ class Logbook:
         if page.plots is not None:
             return
         for other in self._pages.values():
-            if other.plots is not None and not (
-                other.report and self._has_alert(other.report.asset)
+            if other.plots is not None and (
+                other.report is None or self._state(other.report.asset) == "normal"
             ):
                 other.plots = other.seen = None
                 page.plots = Recent(), Trend()
                 return
 
-    def _has_alert(self, name: str) -> bool:
+    def _state(self, name: str) -> AlertState:
         asset = self._engine.pipeline.assets.get(name)
-        return asset is not None and asset.alert.active
+        return "normal" if asset is None else asset.alert.state
 
     def _remember(self) -> None:
-        """Take what was told before: per asset the last reports, and some of those before."""
-        query = "SELECT id FROM result WHERE kind = ? AND asset = ? ORDER BY id"
-        with closing(self._db.execute("SELECT DISTINCT asset FROM result")) as found:
-            names = [str(name) for (name,) in found][: self._engine.config.limits.assets]
-        for i, name in enumerate(names):
-            most = SIZE if i < PLOTTED else 1
-            for kind, kept in (("health", most), ("alert", ASSET_ALERTS)):
-                ids = [int(number) for (number,) in self._db.execute(query, (kind, name))]
-                older = ids[:-kept] if most > 1 and kind == "health" else []
-                for number in older[:: max(1, len(older) // SIZE)] + ids[-kept:]:
-                    self._take(self._result(number, kind), None)
-        self._alerts = deque(sorted(self._alerts, key=lambda alert: alert.t), maxlen=ALERTS)
+        """Take what was told before: the newest results, and alerts from further back."""
+        last = self._engine.store.last_result
+        query = "SELECT kind, body, at_ns FROM result WHERE "
+        for where in ("id <= ? AND kind = 'alert' ORDER BY id DESC LIMIT 200", "id > ?"):
+            found = self._db.execute(query + where, (last - RESULTS,))
+            rows = found if where == "id > ?" else reversed(found.fetchall())
+            for kind, body, at_ns in rows:
+                if kind == "alert":
+                    self._take(msgspec.json.decode(body, type=Alert), None)
+                else:
+                    self._take(msgspec.json.decode(body, type=Health), at_ns / 1e9 or None)
+        self._raised = 0
         for page in self._pages.values():
             page.marks.clear()
 
-    def _result(self, number: int, kind: str) -> Health | Alert:
-        (body,) = self._db.execute("SELECT body FROM result WHERE id = ?", (number,)).fetchone()
-        if kind == "alert":
-            return msgspec.json.decode(body, type=Alert)
-        return msgspec.json.decode(body, type=Health)
-
     # -- showing --------------------------------------------------------------------------------
+
+    def beat(self, now_s: float) -> None:
+        """Show how the agent is, about once a second; called in each turn of the main loop."""
+        if now_s - self._shown_s >= SHOW_S:
+            self._shown_s = now_s
+            self._show(self.snapshot())
 
     def snapshot(self) -> Snapshot:
         """Return the agent as it is now."""
@@ -257,7 +271,7 @@ class Logbook:
             sources=tuple(
                 _source(name, kind, self._sources[name]) for name, kind in _kinds(config)
             ),
-            broker=self._broker(config, now, now_s),
+            broker=self._broker(config, now_s),
             files=_files(config.state, self._db),
             process=_process(self._started),
             latency=self._latency.frozen(),
@@ -266,13 +280,15 @@ class Logbook:
         )
 
     def _seen(self, page: _Page, report: Health) -> SeenAsset:
-        alert = self._has_alert(report.asset)
-        if page.seen is None or page.seen.alert != alert:
+        state = self._state(report.asset)
+        if page.seen is None or page.seen.alert_state != state:
             spec = self._engine.config.class_of(report.asset)
             page.seen = SeenAsset(
                 report=report,
                 asset_class="" if spec is None else spec.name,
-                alert=alert,
+                alert=state in STANDING,
+                alert_state=state,
+                why=() if spec is None else tuple(reason(why, spec) for why in report.why),
                 heard=page.heard,
                 marks=dict(page.marks),
                 alerts=tuple(page.alerts),
@@ -281,28 +297,20 @@ class Logbook:
             )
         return page.seen
 
-    def _broker(self, config: AgentConfig, now: float, now_s: float) -> Broker:
+    def _broker(self, config: AgentConfig, now_s: float) -> Broker:
         connected = self._link.connected.is_set()
         if connected:
             self._absent_since = None
         elif self._absent_since is None:
             self._absent_since = now_s
-        sent, last = self._publisher.sent, self._engine.store.last_result
-        steps = self._steps
-        if last > steps[-1][0]:
-            steps.append((last, now))
-        while len(steps) > 1 and steps[0][0] <= sent:
-            steps.popleft()
-        if len(steps) > STEPS:
-            self._steps = deque([steps[0], *list(steps)[2::2]])
         return Broker(
             address=f"{config.mqtt.host}:{config.mqtt.port}",
             alive=self._link.alive,
             connected=connected,
             absent_s=0.0 if self._absent_since is None else now_s - self._absent_since,
             sessions=self._link.session,
-            backlog=max(0, last - sent),
-            backlog_s=max(0.0, now - steps[0][1]) if last > sent else 0.0,
+            backlog=self._publisher.waiting,
+            backlog_s=self._publisher.oldest_age_s(time.time_ns()),
         )
 
 

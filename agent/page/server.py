@@ -1,4 +1,4 @@
-"""The agent's web page, metrics and ``/healthz``: one daemon thread that reads the newest snapshot."""
+"""The agent's web page, metrics and ``/healthz``: a daemon thread reads the newest snapshot."""
 
 import base64
 import binascii
@@ -36,7 +36,6 @@ PROBE_S = 5.0
 """Whether the store can be written to is tried at most so often."""
 PROBE_BYTES = 65536
 AGAIN_S = 10.0
-"""An address that is taken is tried again after so long."""
 REQUEST_S = 5.0
 ANSWER_S = 10.0
 
@@ -70,6 +69,8 @@ class Page:
     Args:
         config: where it listens, and for whom.
         state: folder of the store.
+        request_s: a request has come whole by then, or is given up.
+        again_s: an address that is taken is tried again after so long.
 
     Attributes:
         opened: whether it listens now.
@@ -78,8 +79,17 @@ class Page:
         ConfigError: there is no token where the configuration says there is one.
     """
 
-    def __init__(self, config: Web, state: Path) -> None:
+    def __init__(
+        self,
+        config: Web,
+        state: Path,
+        *,
+        request_s: float = REQUEST_S,
+        again_s: float = AGAIN_S,
+    ) -> None:
         self.config = config
+        self.request_s = request_s
+        self._again_s = again_s
         self.token = _token(config.token_file)
         self.names = frozenset(name.lower() for name in config.names)
         if not is_loopback(config.host):
@@ -133,7 +143,7 @@ class Page:
                         "the page cannot be served yet: choose another web.port, or 0: a free one",
                         extra={"host": self.config.host, "port": self.config.port, "error": said},
                     )
-                self._closing.wait(AGAIN_S)
+                self._closing.wait(self._again_s)
                 continue
             with listener:
                 self._listener = listener
@@ -223,7 +233,7 @@ class _Connection(BaseHTTPRequestHandler):
     def setup(self) -> None:
         super().setup()
         self.rfile.close()
-        self.rfile = io.BufferedReader(Hurried(self.connection, REQUEST_S))
+        self.rfile = io.BufferedReader(Hurried(self.connection, self.shown.request_s))
 
     def handle(self) -> None:
         self.close_connection = True  # one request each: who keeps a connection, keeps a thread

@@ -48,7 +48,7 @@ class Trend:
     >>> for t in range(9):
     ...     trend.add(t, health=1.0, score=float(t == 5), rul_h=None)
     >>> trend.points().t.tolist()
-    [0.0, 2.0, 5.0, 6.0, 8.0]
+    [0.0, 5.0, 8.0]
     """
 
     def __init__(self, size: int = SIZE) -> None:
@@ -109,7 +109,7 @@ def _row(
 
 def _above(row: tuple[float, ...], other: tuple[float, ...]) -> bool:
     """Return whether a row's score is higher, or known where the other's is not."""
-    return row[1] > other[1] or (other[1] != other[1] and row[1] == row[1])  # noqa: PLR0124  # NaN
+    return row[1] > other[1] or (other[1] != other[1] and row[1] == row[1])  # NaN
 
 
 def _frozen(t: "np.ndarray", values: "np.ndarray") -> Points:

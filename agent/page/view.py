@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from agent.snapshot import Points, SeenAsset, Snapshot
-from contract.report import Alert, Why
+from contract.report import Alert
 
 SPARKS = 60
 """Assets, the worst, whose score is drawn in the table."""
@@ -76,6 +76,11 @@ def _overall(snapshot: Snapshot) -> dict[str, int]:
         "failing": states.count("failing"),
         "degraded": states.count("degraded"),
         "learning": states.count("learning"),
+        "unacknowledged": sum(
+            seen.alert_state in {"unacknowledged", "returned", "latched"}
+            for seen in snapshot.assets
+        ),
+        "shelved": sum(seen.alert_state == "shelved" for seen in snapshot.assets),
         "marked": sum(bool(seen.report.marks) for seen in snapshot.assets),
     }
 
@@ -91,27 +96,17 @@ def _line(snapshot: Snapshot, seen: SeenAsset, *, spark: bool) -> dict[str, Any]
         "score": report.score,
         "rul_h": report.rul_h,
         "rul_error_h": report.rul_error_h,
+        "rul_low_h": report.rul_low_h,
+        "rul_high_h": report.rul_high_h,
         "t": report.t,
         "age_s": None if seen.heard is None else max(0.0, snapshot.at - seen.heard),
         "life": report.life,
         "judged_by": report.judged_by,
-        "why": [in_words(why) for why in report.why],
+        "alert_state": seen.alert_state,
+        "why": seen.why,
         "marks": report.marks,
         "spark": _spark(seen.recent) if spark else None,
     }
-
-
-def in_words(why: Why) -> str:
-    """Say one channel's part in a score.
-
-    >>> in_words(Why("vibration", 0.8, "mean_16", 6.3))
-    'vibration above its own normal (mean_16 +6.3 σ, 80 % of the score)'
-    """
-    side = "above" if why.sigmas > 0 else "below"
-    return (
-        f"{why.channel} {side} its own normal "
-        f"({why.feature} {why.sigmas:+.1f} σ, {100 * why.share:.0f} % of the score)"
-    )
 
 
 def _alert(alert: Alert) -> dict[str, Any]:
@@ -132,7 +127,9 @@ def _spark(points: Points | None) -> list[float | None] | None:
 def _points(points: Points | None) -> dict[str, list[float | None]] | None:
     if points is None:
         return None
-    columns = {name: _plain(points.values[:, i]) for i, name in enumerate(("health", "score", "rul_h"))}
+    columns = {
+        name: _plain(points.values[:, i]) for i, name in enumerate(("health", "score", "rul_h"))
+    }
     return {"t": points.t.tolist(), **columns}
 
 

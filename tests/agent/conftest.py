@@ -97,16 +97,21 @@ class Reading:
 
 
 class Broker:
-    """A mosquitto of one's own; what it had acknowledged is there again after a restart."""
+    """A mosquitto of one's own; what it had acknowledged is there again after a restart.
+
+    Args:
+        folder: to be made.
+        more: of its configuration; a key in it stands in place of the same above.
+    """
 
     def __init__(self, folder: Path, more: str = "") -> None:
         folder.mkdir()
         self.port = free_port()
         self._config = folder / "mosquitto.conf"
         text = _CONFIG.format(port=self.port, folder=folder, user=getpass.getuser())
-        if "allow_anonymous" in more:
-            text = text.replace("allow_anonymous true\n", "")
-        self._config.write_text(text + more)
+        told = {line.split(" ")[0] for line in more.splitlines()}
+        kept = [line for line in text.splitlines() if line.split(" ")[0] not in told]
+        self._config.write_text("\n".join([*kept, more]))
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:

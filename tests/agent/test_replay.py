@@ -23,19 +23,21 @@ from hypothesis import strategies as st
 from agent.app import Engine
 from agent.assemble import Assembler
 from agent.config import AgentConfig, load
-from agent.files import times
+from agent.facts import FactsFile
+from agent.files import table, times
 from agent.files.chunk import Chunk, Look
 from agent.files.pace import Pace
+from agent.files.player import Done
 from agent.files.recording import Recording
 from agent.files.score import Judge
 from agent.files.truth import Windows
 from agent.intake import Arrival
 from agent.pipeline import Outcome
-from agent.replay import Done, Job, replay
+from agent.replay import Job, replay
 from contract import topics
 from contract.errors import ConfigError, DataError
 from contract.report import Alert, Health
-from contract.spec import AssetClass, Channel, Moments
+from contract.spec import AssetClass, Channel, Moments, Ridge
 
 ROOT = Path(__file__).parents[2]
 Configure = Callable[..., AgentConfig]
@@ -92,6 +94,9 @@ def live(config: AgentConfig, messages: list[tuple[str, str, dict[str, object]]]
     said: list[Outcome] = []
     with ExitStack() as opened:
         engine = Engine(config, opened)
+        facts = FactsFile(config).changed()
+        if facts is not None:
+            engine.take_facts(facts)
         assembler = Assembler(config)
         for begin in range(0, len(arrivals), 37):
             batch, rejected = assembler.assemble(arrivals[begin : begin + 37])
@@ -100,16 +105,23 @@ def live(config: AgentConfig, messages: list[tuple[str, str, dict[str, object]]]
     return said
 
 
+def turbofans(folder: Path) -> AgentConfig:
+    """Return the turbofans' configuration, with a model that is quick to learn."""
+    config = load(ROOT / "configs/agent.turbofan.toml", [f"node.state={folder / 'live'}"])
+    spec = msgspec.structs.replace(config.asset_class[0], rul=(Ridge(random=40, penalty_alone=1),))
+    return msgspec.structs.replace(config, asset_class=(spec,))
+
+
 # -- the same as live -------------------------------------------------------------------------
 
 
 @pytest.mark.data
 def test_turbofans_from_a_file_are_judged_as_they_are_over_mqtt(tmp_path: Path, data: Path) -> None:
     whole = gzip.decompress((data / "cmapss_fd001/train_FD001.txt.gz").read_bytes()).decode()
-    lines = whole.splitlines()[:1200]
+    lines = whole.splitlines()[:847]
     path = tmp_path / "train_FD001.txt"
     path.write_text("\n".join(lines) + "\n")
-    config = load(ROOT / "configs/agent.turbofan.toml", [f"node.state={tmp_path / 'live'}"])
+    config = turbofans(tmp_path)
     names = config.asset_class[0].channel_names
     messages: list[tuple[str, str, dict[str, object]]] = []
     rows = [line.split() for line in lines]
@@ -123,10 +135,10 @@ def test_turbofans_from_a_file_are_judged_as_they_are_over_mqtt(tmp_path: Path, 
     expected = live(config, messages)
     done = run(config, path, out=tmp_path / "said.jsonl")
     assert outcomes_in(tmp_path / "said.jsonl") == expected
-    assert sum(isinstance(one, Alert) for one in expected) > 6
+    assert sum(isinstance(one, Alert) for one in expected) > 3
     assert any(one.rul_h is not None for one in expected)
-    assert [done.rows, len(done.seen)] == [1200, 6]
-    assert sum(one.failures for one in done.seen.values()) == 6
+    assert [done.rows, len(done.seen)] == [847, 4]
+    assert sum(one.failures for one in done.seen.values()) == 4
 
 
 def test_machines_side_by_side_in_other_units_with_gaps_are_judged_as_over_mqtt(
@@ -146,7 +158,11 @@ def test_machines_side_by_side_in_other_units_with_gaps_are_judged_as_over_mqtt(
             text = "" if vibration is None else str(vibration)
             lines.append(f"{when};{machine};{degrees};{text};Ada")
             v = {"temperature": degrees, "vibration": vibration}
-            body: dict[str, object] = {"t": f"{when}Z", "v": v, "u": {"temperature": "degF", "vibration": "mm/s"}}
+            body: dict[str, object] = {
+                "t": f"{when}Z",
+                "v": v,
+                "u": {"temperature": "degF", "vibration": "mm/s"},
+            }
             messages.append((f"pump-{machine}", "readings", body))
     path = tmp_path / "log.csv"
     path.write_text("\r\n".join(lines).replace("Temperature", "temperature") + "\r\n")
@@ -154,7 +170,10 @@ def test_machines_side_by_side_in_other_units_with_gaps_are_judged_as_over_mqtt(
     description.write_text(
         'asset = "pump-{machine}"\nignore = ["operator"]\n[time]\ncolumn = "when"\noffset = "Z"\n'
     )
-    config = configure()
+    facts = write(tmp_path / "facts.csv", "asset,age_years\npump-a,2.5\npump-b,7\n")
+    config = configure(facts=str(facts))
+    spec = msgspec.structs.replace(config.asset_class[0], facts=("age_years",))
+    config = msgspec.structs.replace(config, asset_class=(spec,))
     expected = live(config, messages)
     look = Look(format=str(description))
     done = run(config, path, look=look, out=tmp_path / "said.jsonl")
@@ -176,6 +195,21 @@ def test_what_was_learnt_is_kept_in_a_state_folder_and_nothing_waits_to_be_publi
         assert int(engine.store.meta("sent", "0")) == engine.store.last_result > 0
     again = run(config, path, look=PUMP, state=tmp_path / "kept")
     assert again.notes == ["60 rows came again (asset and time known already), and changed nothing"]
+    bad = write(tmp_path / "pump-2.csv", "vibration,temperature\n5,40\n5,x\n")
+    with pytest.raises(DataError, match="line 3"):
+        run(config, bad, look=PUMP, state=tmp_path / "kept")
+    run(config, path, look=PUMP, state=tmp_path / "kept")
+
+
+def test_what_an_agent_has_not_published_yet_is_not_taken_for_published(
+    tmp_path: Path, configure: Configure
+) -> None:
+    config = configure()
+    reading: dict[str, object] = {"t": 1767225600, "v": {"vibration": 5.0, "temperature": 40.0}}
+    assert len(live(config, [("pump-1", "readings", reading)])) == 1
+    path = write(tmp_path / "pump-1.csv", pump_rows(5))
+    with pytest.raises(ConfigError, match="1 reports that are not published yet"):
+        run(config, path, look=PUMP, state=config.state)
 
 
 # -- forms ------------------------------------------------------------------------------------
@@ -302,6 +336,18 @@ def test_decimal_commas_and_columns_without_a_header_are_described(tmp_path: Pat
     chunks = read(path, Look(format=str(description)))
     assert values_of(chunks).tolist() == [[1.25], [-2.0]]
     assert times_of(chunks) == [1767225600 * 10**9, 1767225601_500_000_000]
+
+
+def test_the_manual_describes_a_table_that_can_be_read(tmp_path: Path) -> None:
+    manual = (ROOT / "docs/replay.md").read_text()
+    text = manual.partition("```text\n")[2].partition("```")[0]
+    look = Look(format=str(write(tmp_path / "press.toml", text)))
+    assert table.load(tmp_path / "press.toml").label == "faulty"
+    row = "2026-01-01 01:00:00;7;61,5;Ada;0\n"
+    path = write(tmp_path / "x.csv", "when;machine;Öltemperatur;operator;faulty\n" + row)
+    (chunk, ended) = read(path, look)
+    assert [chunk.assets, chunk.values.tolist()] == [["press-7"], [[61.5]]]
+    assert [end.asset for end in ended.ended] == ["press-7"]
 
 
 @given(
@@ -554,8 +600,8 @@ def test_alerts_are_held_against_labels_however_the_rows_are_cut(cut: int, lag: 
     # Rows 0..19; learning until 4; faulty 8..11 and 16..17; alerts 6, 10..13.
     t_ns = np.arange(20) * 10**9
     label = np.isin(np.arange(20), [2, 8, 9, 10, 11, 16, 17])
-    said = [health(1, None), health(4, 0.1), alert(6, "raised"), alert(7, "returned"),
-            alert(10, "raised"), alert(14, "returned")]  # fmt: skip
+    said: list[Outcome] = [health(1, None), health(4, 0.1)]
+    said += [alert(6, "raised"), alert(7, "returned"), alert(10, "raised"), alert(14, "returned")]
     judge = Judge(lag * 10**9)
     for start in range(0, 20, cut):
         rows = slice(start, min(start + cut, 20))
@@ -623,25 +669,24 @@ def test_remaining_lives_are_held_against_the_true_ones(tmp_path: Path, data: Pa
         return write(tmp_path / name, "\n".join(lines))
 
     left = gzip.decompress((data / "cmapss_fd001/RUL_FD001.txt.gz").read_bytes()).split()
-    true = write(tmp_path / "RUL.txt", "\n".join(word.decode() for word in left[:12]))
-    config = load(ROOT / "configs/agent.turbofan.toml")
-    spec = msgspec.structs.replace(config.asset_class[0], rul=config.asset_class[0].rul[:1])
-    config = msgspec.structs.replace(config, asset_class=(spec,))
-    files = some("train_FD001.txt", 10), some("test_FD001.txt", 12)
+    true = write(tmp_path / "RUL.txt", "\n".join(word.decode() for word in left[:8]))
+    config = turbofans(tmp_path)
+    files = some("train_FD001.txt", 4), some("test_FD001.txt", 8)
     done = run(config, *files, rul=true)
     assert done.rul is not None
-    assert [done.rul.told, done.rul.asked] == [12, 12]
+    assert [done.rul.told, done.rul.asked] == [8, 8]
     predicted = np.array([
         one.last.rul_h for name, one in done.seen.items() if name.startswith("test") and one.last
     ], dtype=float)  # fmt: skip
-    actual = np.array([float(word) for word in left[:12]])
+    actual = np.array([float(word) for word in left[:8]])
     capped = np.minimum(predicted, 125) - np.minimum(actual, 125)
     assert done.rul.rmse == pytest.approx(np.sqrt(np.mean(capped**2)))
     assert done.rul.rmse_raw == pytest.approx(np.sqrt(np.mean((predicted - actual) ** 2)))
-    assert done.rul.rmse < 25  # who always says 125 is 31 off
+    assert done.rul.rmse < 35  # who always says 125 is 37 off
     write(true, "1\n2\n")
-    with pytest.raises(DataError, match="2 remaining lives for 12 assets"):
-        run(config, *files, rul=true)
+    done = run(config, files[1], rul=true)
+    assert "2 remaining lives for 8 assets" in done.problem
+    assert done.rows > 0
 
 
 # -- the command ------------------------------------------------------------------------------
