@@ -58,7 +58,7 @@ class Engine:
         self.rejected: dict[str, int] = {}
         self.commit_s = 0.0
         self._marked = ""
-        self.custody = Custody(self.store, config)
+        self.custody = Custody(self.store, config, evidence_mb=config.keep.evidence_mb)
         since, empty = self._recover()
         self.custody.begin(self.pipeline, since, empty=empty)
         self.store.begin()

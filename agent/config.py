@@ -138,6 +138,7 @@ class Keep(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         lives: finished lives kept per asset class.
         waveforms: keep bursts in the journal; False: their features only, so that an alert shows
             no waveform.
+        evidence_mb: of what alerts are explained from; 0: none is kept.
         wait_ms: after the first message of a batch, so that more of them share its commit; 0: none.
     """
 
@@ -147,6 +148,7 @@ class Keep(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     results: Count = 100_000
     lives: Count = 500
     waveforms: bool = True
+    evidence_mb: Annotated[float, msgspec.Meta(ge=0)] = 32.0
     wait_ms: Annotated[float, msgspec.Meta(ge=0, le=1000)] = 0.0
 
 

@@ -17,7 +17,8 @@ Said = LifeEvent | Acknowledge | Shelve | Unshelve | Verdict
 class MakeCommand(Protocol):
     """Makes a command of its name, what it calls, and its help."""
 
-    def __call__(self, name: str, do: object, text: str) -> argparse.ArgumentParser: ...
+    def __call__(self, name: str, do: object, text: str) -> argparse.ArgumentParser:
+        """Return the parser of the command."""
 
 
 def add(command: MakeCommand) -> None:
