@@ -71,9 +71,10 @@ class Run:
         X: ``(k, F)``.
         rows: the newest row of each ``(k, C)``.
         doubtful: which of them must not be learnt from, or None: none.
+        whole: whether each lacks nothing.
     """
 
-    __slots__ = ("X", "asset", "doubtful", "pos", "rows", "t_ns")
+    __slots__ = ("X", "asset", "doubtful", "pos", "rows", "t_ns", "whole")
 
     def __init__(
         self,
@@ -90,6 +91,7 @@ class Run:
         self.X = X
         self.rows = rows
         self.doubtful = doubtful
+        self.whole: list[bool] = np.logical_and.reduce(np.isfinite(X), axis=1).tolist()
 
     def settled(self) -> bool:
         """Return whether nothing can be learnt from any of them."""

@@ -1,5 +1,6 @@
 """How far an asset is from its own beginning, judged by moments; what it may learn as healthy."""
 
+import functools
 from dataclasses import dataclass
 
 import numpy as np
@@ -436,21 +437,30 @@ def why(judged: Judged, parts: tuple[tuple[str, str], ...], most: int = 3) -> tu
     shares, z = judged.shares, judged.z
     if shares is None or z is None:
         return ()
-    by_channel: dict[str, float] = {}
-    strongest: dict[str, int] = {}
-    for i, share in enumerate(shares.tolist()):
-        channel = parts[i][0]
-        by_channel[channel] = by_channel.get(channel, 0.0) + share
-        if channel not in strongest or share > shares[strongest[channel]]:
-            strongest[channel] = i
-    largest = sorted(by_channel, key=lambda channel: -by_channel[channel])[:most]
-    return tuple(
-        Why(
-            channel=channel,
-            share=round(by_channel[channel], 3),
-            feature=parts[strongest[channel]][1],
-            sigmas=round(float(z[strongest[channel]]), 2),
+    names, at, columns = _channels(parts)
+    totals = np.bincount(at, weights=shares)
+    found = []
+    for c in (-totals).argsort(kind="stable")[:most].tolist():
+        share = float(totals[c])
+        if share < 0.05:
+            break
+        strongest = columns[c][int(shares[columns[c]].argmax())]
+        found.append(
+            Why(
+                channel=names[c],
+                share=round(share, 3),
+                feature=parts[strongest][1],
+                sigmas=round(float(z[strongest]), 2),
+            )
         )
-        for channel in largest
-        if by_channel[channel] >= 0.05
-    )
+    return tuple(found)
+
+
+@functools.lru_cache(256)
+def _channels(
+    parts: tuple[tuple[str, str], ...],
+) -> tuple[list[str], NDArray[np.intp], list[NDArray[np.intp]]]:
+    """Return the channels of columns, of which of them each column is, and the columns of each."""
+    names = list(dict.fromkeys(channel for channel, _ in parts))
+    at = np.array([names.index(channel) for channel, _ in parts], dtype=np.intp)
+    return names, at, [np.flatnonzero(at == c) for c in range(len(names))]

@@ -239,7 +239,7 @@ class Pipeline:
         asset, group, t_ns = run.asset, run.asset.group, run.t_ns[k]
         self.counts.vectors += 1
         spec = group.spec
-        if spec.rul and run.sure(k) and np.isfinite(run.X[k]).all():
+        if spec.rul and run.whole[k] and run.sure(k):
             self._lives.add(asset.name, asset.life, t_ns, run.X[k])
         due = t_ns - asset.told_ns >= self._every_ns
         rul_h: float | None = None
@@ -257,7 +257,7 @@ class Pipeline:
         if predictor is not None and not known:
             rul_h = predict_one(predictor[1], run.X[k])
         marks = asset.marks(run.pos[k]) if due else ()
-        report = self._health(asset, t_ns, run.X[k], judged, predictor, rul_h, marks)
+        report = self._health(run, k, judged, predictor, rul_h, marks)
         outcomes: list[Outcome] = []
         if due:
             asset.told_ns = t_ns
@@ -278,15 +278,14 @@ class Pipeline:
 
     def _health(
         self,
-        asset: Asset,
-        t_ns: int,
-        x: Floats,
+        run: Run,
+        k: int,
         judged: health.Judged,
         predictor: tuple[str, Predictor, float | None] | None,
         rul_h: float | None,
         marks: tuple[str, ...],
     ) -> Health:
-        group = asset.group
+        asset, group, x = run.asset, run.asset.group, run.X[k]
         local = group.local_predictor()
         local_h = rul_h
         if local is not None and (predictor is None or local[1] is not predictor[1]):
@@ -301,7 +300,7 @@ class Pipeline:
         index = None if score is None else health.index(score, rul_h, group.spec.cap_h)
         return Health(
             asset=asset.name,
-            t=t_ns / 1e9,
+            t=run.t_ns[k] / 1e9,
             state=_state(asset.alert.active, index),
             health=_rounded(index),
             score=_rounded(score),
@@ -315,7 +314,9 @@ class Pipeline:
             rul_model=predictor[0] if predictor else "",
             life=asset.life,
             marks=marks,
-            lacks=group.lacking(x, judged.absent),
+            lacks=(
+                () if run.whole[k] and judged.absent is None else group.lacking(x, judged.absent)
+            ),
             why=health.why(judged, group.parts) if score is not None and score > 0.7 else (),
         )
 
