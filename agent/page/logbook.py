@@ -195,7 +195,7 @@ class Logbook:
             return
         for other in self._pages.values():
             if other.plots is not None and (
-                other.report is None or self._state(other.report.asset) == "normal"
+                other.report is None or self._state(other.report.asset) not in STANDING
             ):
                 other.plots = other.seen = None
                 page.plots = Recent(), Trend()

