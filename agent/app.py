@@ -27,7 +27,7 @@ from agent.sources import Source
 from agent.store import Result, Store
 from agent.watchdog import Watchdog
 from contract import VERSION, topics
-from contract.errors import ContractError, DataError, RunoutError
+from contract.errors import BrokenError, ContractError, DataError
 from contract.features import FeatureSpec
 from contract.report import Alert, ClassConfig, Measured, NodeConfig, NodeStatus
 
@@ -320,7 +320,7 @@ def run(config: AgentConfig, stopping: Callable[[], bool], intake: Intake) -> No
 
     Raises:
         ConfigError: a source cannot be opened, and only a person can mend it.
-        RunoutError: the thread of the network or of a source died.
+        BrokenError: the thread of the network or of a source died.
     """
     with ExitStack() as opened:
         watchdog = Watchdog.of(os.environ)
@@ -531,10 +531,10 @@ class _Loop:
 
     def _look_around(self) -> None:
         if not self._link.alive:
-            raise RunoutError("the network's thread has ended: restart the agent")
+            raise BrokenError("the network's thread has ended: restart the agent")
         for name, source in self._sources.items():
             if not source.alive:
-                raise RunoutError(f"a thread of source {name!r} has ended: restart the agent")
+                raise BrokenError(f"a thread of source {name!r} has ended: restart the agent")
         if self._plant is not None:
             batch, rejected = self._assembler.tick(time.time_ns())
             if batch.rows or batch.shots or rejected:

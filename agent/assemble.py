@@ -202,6 +202,8 @@ class Assembler:
         for pos, arrival in enumerate(arrivals):
             refused: Refused = []
             try:
+                if arrival.over:
+                    raise DecodeError("size", f"a message of {arrival.over} bytes is too large")
                 target = self._target(arrival.topic)
                 if target.leaf in topics.SPOKEN:
                     events.append(self._event(target, arrival, pos))

@@ -14,7 +14,7 @@ from typing import NoReturn
 from agent.evidence import options as evidence
 from agent.files import options
 from agent.say import options as say
-from contract.errors import RunoutError
+from contract.errors import BrokenError, RunoutError
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -24,7 +24,7 @@ def main(argv: list[str] | None = None) -> int:
         code: int = arguments.do(arguments)
     except RunoutError as error:
         print(f"runout-agent: {error}", file=sys.stderr)
-        return 2
+        return 1 if isinstance(error, BrokenError) else 2
     except KeyboardInterrupt:
         return 130
     return code

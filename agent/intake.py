@@ -18,12 +18,14 @@ class Arrival(NamedTuple):
         payload: what was.
         token: given back to the source once the message is committed; 0: nothing to acknowledge.
         at_ns: the device's clock when it came.
+        over: bytes of a message that was too large, and of which the payload is not here; 0: it is.
     """
 
     topic: str
     payload: bytes
     token: int
     at_ns: int
+    over: int = 0
 
 
 class Intake:

@@ -187,7 +187,8 @@ class _Client(paho.Client):
             if len(data) < stop + size + length:
                 return
             stop += size + length
-        arrivals.append(self._read_message(data, kind, begin, stop, now_ns))
+        message = self._read_message(data, kind, begin, stop, now_ns)
+        arrivals.append(message._replace(payload=b"", over=end - begin))
         log.warning("a message is too large", extra={"bytes": end - begin, "most": MOST_PACKET})
         sock.skip = end - len(data)
         sock.at = len(data)

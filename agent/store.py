@@ -5,7 +5,9 @@ pipeline. Two checkpoints are kept: a truncated one costs a longer replay, not t
 """
 
 import contextlib
+import fcntl
 import logging
+import os
 import sqlite3
 import time
 from collections.abc import Callable, Iterator
@@ -47,6 +49,37 @@ class Unsent(NamedTuple):
     upto: int
 
 
+class _Lock:
+    """A folder that is this process's alone, until it is closed or the process ends."""
+
+    def __init__(self, folder: Path) -> None:
+        self._descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        self._open = True
+        try:
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Let others have it; safe more than once."""
+        if self._open:
+            self._open = False
+            os.close(self._descriptor)
+
+
+def _lock(folder: Path) -> _Lock:
+    try:
+        return _Lock(folder)
+    except BlockingIOError as error:
+        raise ConfigError(
+            f"node.state: {folder} is in use by another agent: end that one, or give this one a "
+            "folder of its own"
+        ) from error
+    except OSError as error:
+        raise ConfigError(f"node.state: {folder} cannot be opened ({error.strerror})") from error
+
+
 class Store:
     """Opens, or makes, the store in a folder; a damaged database is set aside, and said.
 
@@ -58,7 +91,7 @@ class Store:
         clock: nanoseconds since 1970, for when a result was written; an attribute, too.
 
     Raises:
-        ConfigError: the folder cannot be written to.
+        ConfigError: the folder cannot be written to, or another agent writes to it.
     """
 
     def __init__(self, folder: Path, keep: Keep, clock: Callable[[], int] = time.time_ns) -> None:
@@ -69,6 +102,7 @@ class Store:
                 f"node.state: {folder} cannot be made ({error.strerror}): give the agent's user "
                 "the folder above it, or name another one"
             ) from error
+        self._lock = _lock(folder)
         self.folder = folder
         self._keep = keep
         self.clock = clock
@@ -101,6 +135,7 @@ class Store:
     def close(self) -> None:
         """Close; safe more than once."""
         self.database.close()
+        self._lock.close()
 
     def _scalar(self, sql: str, *args: object) -> int:
         return self.database.scalar(sql, *args)

@@ -5,6 +5,10 @@ class RunoutError(Exception):
     """An error a person can mend; its text is printed without a traceback."""
 
 
+class BrokenError(RunoutError):
+    """A part of this process has ended that must not: started again, it goes on from its journal."""
+
+
 class ConfigError(RunoutError):
     """A configuration that cannot be used: names the file, the key and the nearest right one."""
 

@@ -310,6 +310,14 @@ def test_a_log_that_a_kill_left_whole_is_read_without_a_word(
     store.close()
 
 
+def test_two_agents_never_share_a_folder(tmp_path: Path) -> None:
+    one = Store(tmp_path, Keep())
+    with pytest.raises(ConfigError, match="in use by another agent"):
+        Store(tmp_path, Keep())
+    one.close()
+    Store(tmp_path, Keep()).close()
+
+
 @pytest.mark.parametrize("jump_s", [YEAR_S, -YEAR_S], ids=["a year forward", "a year back"])
 def test_a_clock_that_jumps_changes_no_time_of_the_data(
     jump_s: int, configure: Callable[..., Any], device: Callable[..., Any]

@@ -406,6 +406,7 @@ def test_a_message_that_is_too_large_is_rejected_and_the_stream_goes_on(
     send_hours(plant, 21, 30)
     plant.wait_for("node", lambda s: s.readings == 30)
     assert plant.statuses["node"].rejected == 1
+    assert process.table("SELECT reason FROM quarantine") == [("size",)]
     process.wait_for("a message is too large")
     # It was acknowledged: it does not come again.
     assert process.end(signal.SIGTERM) == 0

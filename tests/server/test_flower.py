@@ -24,7 +24,7 @@ from server.superlink import program
 
 pytestmark = [pytest.mark.flower, pytest.mark.timeout(300)]
 
-DEADLINE_S = 20.0
+DEADLINE_S = 40.0
 SPEC = AssetClass(
     "pump",
     (Channel("vibration", "mm/s"), Channel("temperature", "degC")),
