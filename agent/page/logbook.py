@@ -2,7 +2,6 @@
 
 import os
 import resource
-import sqlite3
 import time
 from bisect import bisect_left
 from collections import deque
@@ -28,7 +27,7 @@ from agent.snapshot import (
     Snapshot,
 )
 from agent.sources import Source
-from agent.store import open_readonly
+from agent.store import Store, open_readonly
 from agent.wording import reason
 from contract import VERSION
 from contract.report import STANDING, Alert, AlertState, Health
@@ -272,7 +271,7 @@ class Logbook:
                 _source(name, kind, self._sources[name]) for name, kind in _kinds(config)
             ),
             broker=self._broker(config, now_s),
-            files=_files(config.state, self._db),
+            files=_files(config.state, engine.store),
             process=_process(self._started),
             latency=self._latency.frozen(),
             commit=self._commit.frozen(),
@@ -334,11 +333,9 @@ def _source(name: str, kind: str, source: Source) -> SeenSource:
     )
 
 
-def _files(state: Path, db: sqlite3.Connection) -> Files:
-    first = db.execute("SELECT bytes - length(body) FROM journal ORDER BY seq LIMIT 1").fetchone()
-    last = db.execute("SELECT bytes FROM journal ORDER BY seq DESC LIMIT 1").fetchone()
+def _files(state: Path, store: Store) -> Files:
     return Files(
-        journal_bytes=last[0] - first[0] if first and last else 0,
+        journal_bytes=store.journal_bytes,
         store_bytes=sum(_size(state / name) for name in ("store.db", "store.db-wal")),
         checkpoint=_written(state / "checkpoint.npz"),
     )
