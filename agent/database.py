@@ -95,8 +95,8 @@ class Database:
         if not damage.inside:
             # As a kill in the midst of a commit leaves it; of a damaged last frame it looks alike.
             log.warning(
-                "the last transaction is not whole: cut off, or damaged; what it lacks is worked out "
-                "again from the journal",
+                "the last transaction is not whole, cut off or damaged: what it lacks is worked "
+                "out again from the journal",
                 extra={"frame": damage.first, "of": damage.frames},
             )
             return

@@ -2,8 +2,9 @@
 
 A card wears by what is written and by what is flushed. A batch costs its own bytes and one flush,
 nothing is written twice, and segments that are no longer needed are written over in place of new
-ones, so that a flush concerns no size and no folder. The database beside it may lag behind what
-was flushed here: what it lacks is worked out again from the journal (``agent.store``).
+ones: a flush then concerns no size and no folder, which would cost more than the batch itself. The
+database beside it may lag behind what was flushed here: what it lacks is worked out again from the
+journal (``agent.store``).
 
 A record: its head, then the body. A segment is named by the number of its first record; numbers
 count up by one. Behind the last record of a segment lies whatever was there before, of lower
@@ -27,8 +28,11 @@ log = logging.getLogger("runout.store")
 FOLDER = "journal"
 SEGMENT_BYTES, LEAST_BYTES = 1024 * 1024, 256
 """Of a segment, at most and at least; where the journal is small, an eighth of it."""
-SPARE = 2
+SPARE = 8
 """Segments kept to be written over."""
+PAGE_BYTES = 4096
+AHEAD_BYTES = 64 * 1024
+"""By which a new segment grows beyond a small batch: each time the file system has to note it."""
 PACK_BYTES = 16 * 1024
 """A batch up to this size is packed: where it is small there is time to."""
 
@@ -188,7 +192,7 @@ class Journal:
         self._durable = durable
         self._segment_bytes = max(LEAST_BYTES, min(SEGMENT_BYTES, round(most_bytes / 8)))
         self.last = self.total = self.syncs = 0
-        self._at = 0
+        self._at = self._size = 0
         self._file: int | None = None
         self._full = False
         try:
@@ -235,7 +239,7 @@ class Journal:
             segment.path.unlink()
             self._segments.pop()
             return
-        self._at = at
+        self._at, self._size = at, len(content)
         self._file = os.open(segment.path, os.O_RDWR)
 
     def _bytes_before(self, segment: Segment) -> int:
@@ -270,9 +274,13 @@ class Journal:
         file = self._file
         if file is None or self._full or seq != self.last + 1 or self._crowded(size):
             file = self._begin_segment(seq)
-        done = 0
-        while done < size:
-            done += os.pwrite(file, record[done:], self._at + done)
+        if self._at + size > self._size and size < AHEAD_BYTES:
+            room = min(AHEAD_BYTES, max(0, self._segment_bytes - self._at - size))
+            _write(file, record + bytes(room), self._at)
+            self._size = self._at + size + room
+        else:
+            _write(file, record, self._at)
+            self._size = max(self._size, self._at + size)
         if self._durable:
             os.fdatasync(file)
             self.syncs += 1
@@ -292,7 +300,7 @@ class Journal:
         if self._file is not None:
             os.close(self._file)
         self._file = file
-        self._at = 0
+        self._at, self._size = 0, os.fstat(file).st_size
         self._full = False
         broken = self._segments and seq != self.last + 1
         if not self._segments or self._segments[-1].first != seq:
@@ -344,6 +352,17 @@ class Journal:
         if self._file is not None:
             os.close(self._file)
             self._file = None
+
+
+def _write(file: int, content: bytes, at: int) -> None:
+    """Write it all: a little of it by the page, which is how the kernel then holds it.
+
+    What was written in one piece it may count, and write, in one piece again for each byte changed.
+    """
+    done, size = 0, len(content)
+    while done < size:
+        upto = size if size > 2 * AHEAD_BYTES else done + PAGE_BYTES - (at + done) % PAGE_BYTES
+        done += os.pwrite(file, content[done:upto], at + done)
 
 
 def _free_name(path: Path) -> Path:

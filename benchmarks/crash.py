@@ -4,14 +4,15 @@
 
 A real mosquitto with a persistent session and two real ``runout-agent run``, fed the same messages
 at QoS 1: single channels, whole rows, columns, bursts, a class on a grid, life events, commands and
-verdicts of alerts, late and repeated messages. One is killed with SIGKILL; the other is never disturbed. In the end:
+verdicts of alerts, late and repeated messages. One is killed with SIGKILL; the other is never
+disturbed. In the end:
 
 - *lost*: what was sent, is not in the killed agent's journal and is not among the messages that the
   broker still holds for it; and what it counts less of than the other;
 - *duplicated*: what it counts more of than the other;
-- *differing_outputs*: results that differ, by their number, in the store, and verdicts; that were heard from the
-  one and not from the other, or out of their order; and arrays of the final state that differ in a
-  bit;
+- *differing_outputs*: results that differ, by their number, in the store, and verdicts; results
+  that were heard from the one and not from the other, or out of their order; and arrays of the
+  final state that differ in a bit;
 - *late_again*: readings that came too late to be used, came again, and were counted as late twice.
   They are in no result, and are no error of this benchmark.
 
@@ -497,8 +498,8 @@ def _report(killed: Agent, load: Load, still: list[tuple[str, str, bytes]]) -> N
     head, _ = read_checkpoint(killed.state / "checkpoint.npz")
     replayed = sum(body.endswith(REPLAYED) for body in load.heard[KILLED])
     print(
-        f"{load.messages} messages, {len(load.sent)} readings and events; {len(still)} still with the "
-        f"broker; {len(load.heard[KILLED])} results heard, {replayed} of them replayed; "
+        f"{load.messages} messages, {len(load.sent)} readings and events; {len(still)} still with "
+        f"the broker; {len(load.heard[KILLED])} results heard, {replayed} of them replayed; "
         f"counts {head['counts']}",
         file=sys.stderr,
     )

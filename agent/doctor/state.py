@@ -161,11 +161,11 @@ def card(config: AgentConfig, sys: Path = Path("/sys")) -> Finding:
             return warning("card", f"{text}: near the end of its life", "copy it to a new one")
     if "strictatime" in mount.options:
         return warning("card", f"{text}, each read is written down", "mount it with noatime")
-    if block and config.keep.power_loss_safe and config.keep.wait_ms < 50:
+    if block and config.keep.power_loss_safe and config.keep.wait_ms < 200:
         return warning(
             "card",
             f"{text}: each batch is a write of its own",
-            "keep.wait_ms = 200 shares them, and spares the card",
+            "keep.wait_ms = 1000 shares them, and spares the card",
         )
     return ok("card", text)
 

@@ -337,6 +337,7 @@ def _files(state: Path, store: Store) -> Files:
     return Files(
         journal_bytes=store.journal_bytes,
         store_bytes=sum(_size(state / name) for name in ("store.db", "store.db-wal")),
+        syncs=store.syncs,
         checkpoint=_written(state / "checkpoint.npz"),
     )
 
@@ -361,4 +362,14 @@ def _process(started: float) -> Process:
         pages = int(Path("/proc/self/statm").read_bytes().split()[1])
     except FileNotFoundError:  # not Linux
         pages = 0
-    return Process(started, pages * os.sysconf("SC_PAGE_SIZE"), used.ru_utime + used.ru_stime)
+    return Process(
+        started, pages * os.sysconf("SC_PAGE_SIZE"), used.ru_utime + used.ru_stime, _written_bytes()
+    )
+
+
+def _written_bytes() -> int:
+    try:
+        lines = Path("/proc/self/io").read_bytes().splitlines()
+    except OSError:  # not Linux, or a kernel that does not count
+        return 0
+    return next((int(line.split()[1]) for line in lines if line.startswith(b"write_bytes:")), 0)
