@@ -6,11 +6,12 @@ ones: a flush then concerns no size and no folder, which would cost more than th
 database beside it may lag behind what was flushed here: what it lacks is worked out again from the
 journal (``agent.store``).
 
-A record: its head, then the body. A segment is named by the number of its first record; numbers
-count up by one. Behind the last record of a segment lies whatever was there before, of lower
-numbers. One writer; any number of readers beside it.
+A record: its head, then the body. A segment is named by the number of its first record, from which
+the records' CRC begins; numbers count up by one. So what lies behind the last record of a segment,
+from when it was another, is never taken for its own. One writer; any number of readers beside it.
 """
 
+import contextlib
 import errno
 import logging
 import os
@@ -83,31 +84,35 @@ def records(content: bytes, first: int) -> Iterator[Record]:
     """Yield the records of a segment; what is damaged among them is left out."""
     at, least = 0, first
     while True:
-        record = _record_at(content, at)
+        record = _record_at(content, at, first)
         if record is None or record.seq != least:
-            record = _next_record(content, at, least)
+            record = _next_record(content, at, first, least)
         if record is None:
             return
         yield record
         at, least = record.end, record.seq + 1
 
 
-def _record_at(content: bytes, at: int) -> Record | None:
+def _record_at(content: bytes, at: int, first: int) -> Record | None:
     """Return the record at an offset, or None: there is no whole one."""
     if len(content) < at + _HEAD.size:
         return None
     mark, crc, seq, total, length, packed = _HEAD.unpack_from(content, at)
     end = at + _HEAD.size + length
-    if mark != _MARK or len(content) < end or zlib.crc32(content[at + _CHECKED : end]) != crc:
+    if mark != _MARK or len(content) < end or _crc(content[at + _CHECKED : end], first) != crc:
         return None
     body = content[at + _HEAD.size : end]
     return Record(seq, total, at, end, zlib.decompress(body) if packed else body)
 
 
-def _next_record(content: bytes, at: int, least: int) -> Record | None:
+def _crc(content: bytes, first: int) -> int:
+    return zlib.crc32(content, first & 0xFFFFFFFF)
+
+
+def _next_record(content: bytes, at: int, first: int, least: int) -> Record | None:
     """Return the first whole record from an offset on with at least a number; None: the end."""
     while (at := content.find(_MARK, at)) >= 0:
-        record = _record_at(content, at)
+        record = _record_at(content, at, first)
         if record is not None and record.seq >= least:
             return record
         at += 1
@@ -141,7 +146,11 @@ class JournalReader:
     @property
     def size(self) -> int:
         """Return the bytes of the files."""
-        return sum(path.stat().st_size for path in self._folder.glob("*.seg"))
+        found = 0
+        for _, path in segments(self._folder):
+            with contextlib.suppress(FileNotFoundError):  # its turn to be written over has come
+                found += path.stat().st_size
+        return found
 
     def read(self, after: int = 0, upto: int | None = None) -> Iterator[tuple[int, bytes]]:
         """Yield numbers and bodies of batches, in order; of damaged ones nothing."""
@@ -268,12 +277,12 @@ class Journal:
         packed = len(body) <= PACK_BYTES
         kept = zlib.compress(body, 1) if packed else body
         size = _HEAD.size + len(kept)
-        head = _HEAD.pack(_MARK, 0, seq, self.total + size, len(kept), packed)
-        crc = zlib.crc32(kept, zlib.crc32(head[_CHECKED:]))
-        record = head[:4] + crc.to_bytes(4, "little") + head[_CHECKED:] + kept
         file = self._file
         if file is None or self._full or seq != self.last + 1 or self._crowded(size):
             file = self._begin_segment(seq)
+        head = _HEAD.pack(_MARK, 0, seq, self.total + size, len(kept), packed)[_CHECKED:]
+        crc = zlib.crc32(kept, _crc(head, self._segments[-1].first))
+        record = _MARK + crc.to_bytes(4, "little") + head + kept
         if self._at + size > self._size and size < AHEAD_BYTES:
             room = min(AHEAD_BYTES, max(0, self._segment_bytes - self._at - size))
             _write(file, record + bytes(room), self._at)

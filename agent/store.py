@@ -123,6 +123,7 @@ class Store:
             self._journal = Journal(folder, keep.journal_mb * 1e6, durable=keep.power_loss_safe)
             opened.pop_all()
         self._db = self.database.db
+        self._take_over_journal()
         self._body: bytes | None = None
         self._solid = False
         self._checkpoint_syncs = 0
@@ -143,6 +144,24 @@ class Store:
         self.overflowed = int(self.meta("overflowed", "0"))
         """Results that no broker came to take before there were too many."""
         self._new_rows: list[tuple[str, int, int, bytes]] = []
+
+    def _take_over_journal(self) -> None:
+        """Take the journal out of a database of before, where it was a table."""
+        if not self._scalar("SELECT COUNT(*) FROM sqlite_master WHERE name = 'journal'"):
+            return
+        last = 0
+        for last, body in self._db.execute("SELECT seq, body FROM journal ORDER BY seq"):
+            if last > self._journal.last:  # else: from an attempt that was cut off
+                self._journal.append(last, body)
+        self.database.begin()
+        # What came of these batches is in the database already.
+        self.database.do(
+            "INSERT OR REPLACE INTO meta SELECT 'seq', MAX(?, COALESCE((SELECT CAST(value AS "
+            "INTEGER) FROM meta WHERE key = 'seq'), 0))",
+            (last,),
+        )
+        self.database.do("DROP TABLE journal", ())
+        self.database.commit()
 
     @property
     def set_aside(self) -> Path | None:

@@ -270,13 +270,10 @@ def _age(folder: Path, keep: Keep) -> None:
     """Leave the journal of some hours: it has been full once, and is written over from then on."""
     with closing(Journal(folder, keep.journal_mb * 1e6, durable=False)) as journal:
         noise = random.Random(2).randbytes(50_000)  # noqa: S311
-        for number in range(1, 200):
+        for number in range(1, 1 + round(keep.journal_mb * 1e6) // len(noise)):
             journal.append(number, noise)
-        journal.cut()
-        journal.append(200, b"")
-        journal.forget(199)
-    for segment in segments(folder / FOLDER):
-        segment.path.unlink()
+    spares = [path.rename(path.with_suffix(".spare")) for _, path in segments(folder / FOLDER)]
+    subprocess.run(["sync", *map(str, spares)], check=True)
 
 
 def _write_back(folder: Path) -> None:

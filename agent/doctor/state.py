@@ -14,7 +14,7 @@ import msgspec
 from agent.config import AgentConfig
 from agent.doctor.finding import Finding, fault, ok, warning
 from agent.doctor.processes import in_words, is_agent, lock_holders
-from agent.journal import JournalReader
+from agent.journal import FOLDER, JournalReader
 from agent.store import open_readonly, read_checkpoint
 from contract.errors import ContractError
 
@@ -100,7 +100,7 @@ def state(config: AgentConfig) -> Finding:
         return fault("state", f"{folder} cannot be written ({error.strerror})", mend)
     others = [
         path.name
-        for path in sorted(folder.iterdir())
+        for path in sorted([*folder.iterdir(), *(folder / FOLDER).glob("*")])
         if path.is_file() and path.stat().st_uid != folder.stat().st_uid
     ]
     if others:

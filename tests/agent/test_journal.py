@@ -134,6 +134,21 @@ def test_what_lies_behind_the_last_batch_of_a_segment_written_over_is_not_read(
     assert [n for n, _ in JournalReader(tmp_path).read()][-15:] == list(range(100, 115))
 
 
+def test_another_journal_in_a_segment_that_is_written_over_is_not_read(
+    opened: Open, tmp_path: Path
+) -> None:
+    journal = opened(20_000)
+    fill(journal, 500, 540)
+    journal.close()
+    for number, segment in enumerate(segments(tmp_path / "journal")):
+        segment.path.rename(segment.path.with_name(f"{number}.spare"))
+    later = opened(20_000)
+    fill(later, 1, 6)
+    later.close()
+    assert [n for n, _ in JournalReader(tmp_path).read()] == [1, 2, 3, 4, 5]
+    assert opened(20_000).last == 5
+
+
 def test_a_number_that_does_not_follow_makes_what_is_older_useless(
     opened: Open, tmp_path: Path
 ) -> None:

@@ -17,7 +17,7 @@ from agent.batch import Batch, Event, Rejected, Rows
 from agent.config import AgentConfig, Keep, Node
 from agent.explain import explain
 from agent.intake import Arrival
-from agent.journal import records, segments
+from agent.journal import JournalReader, records, segments
 from contract.report import Alert
 
 Open = Callable[..., Any]
@@ -165,6 +165,29 @@ def test_a_journal_that_ends_before_what_was_said_is_said_and_numbers_go_on(
     caplog.clear()
     assert device(config).state() == state
     assert not [r for r in caplog.records if r.levelname in {"ERROR", "CRITICAL"}]
+
+
+def test_a_journal_of_before_is_taken_out_of_the_database(
+    configure: Configure, device: Open
+) -> None:
+    config = configure(keep=Keep(power_loss_safe=False))
+    node = device(config)
+    live(node, 0, 30)
+    expected, state = tables(config), node.state()
+    node.kill()
+    batches = list(JournalReader(config.state).read())
+    shutil.rmtree(config.state / "journal")
+    with closing(sqlite3.connect(config.state / "store.db")) as db, db:
+        db.execute("CREATE TABLE journal (seq INTEGER PRIMARY KEY, bytes INTEGER, body BLOB)")
+        db.executemany("INSERT INTO journal VALUES (?, 0, ?)", batches)
+        db.execute("UPDATE meta SET value = '26' WHERE key = 'seq'")  # as of a checkpoint
+        db.execute("UPDATE result SET seq = 0")
+    again = device(config)
+    assert again.state() == state
+    found = tables(config)
+    assert [row[:4] for row in found["result"]] == [row[:4] for row in expected["result"]]
+    assert found["verdict"] == expected["verdict"]
+    assert list(JournalReader(config.state).read()) == batches
 
 
 def test_a_lost_database_is_filled_again_from_the_journal(
