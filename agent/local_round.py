@@ -17,10 +17,12 @@ from contract import VERSION, load_model
 from contract.arrays import Arrays
 from contract.errors import ContractError
 from contract.features import FeatureSpec
+from contract.model_spec import Ridge, Sklearn
+from contract.models.healthy import learnt, nothing
 from contract.models.moments import Moments
 from contract.models.ridge import Basis, GramSums, expand, width
 from contract.release import Release
-from contract.spec import AssetClass, Ridge, Sklearn, rul_name
+from contract.spec import AssetClass, rul_name
 from contract.update import EVALUATE, FIT, STATISTICS, Request, Update, UpdateHead
 
 MOST_ROWS = 200_000
@@ -95,7 +97,7 @@ def _statistics(state: Path, spec: AssetClass, lives: list[Life]) -> Arrays:
     basis = Moments.empty(columns, diagonal=True)
     for life in lives:
         basis = basis.merge(Moments.of(life.X, diagonal=True))
-    health = Moments.empty(watched)
+    health = nothing(spec.health, watched)
     scores = np.zeros(256, dtype=np.int64)
     try:
         head, saved = read_checkpoint(state / "checkpoint.npz")
@@ -104,7 +106,8 @@ def _statistics(state: Path, spec: AssetClass, lives: list[Life]) -> Arrays:
     digests = head.get("digests")
     if isinstance(digests, dict) and digests.get(spec.name) == spec.digest():
         prefix = f"class/{spec.name}/cohort/"
-        health = Moments.from_arrays(saved, prefix + "moments/")
+        # Only what may leave the device: a block that waits to be learnt is no part of it.
+        health = learnt(spec.health, saved, prefix + "healthy/")
         scores = np.asarray(saved[prefix + "scores"], dtype=np.int64)
     return {**basis.arrays("basis/"), **health.arrays("health/"), "health/histogram": scores}
 

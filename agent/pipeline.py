@@ -135,6 +135,8 @@ class Pipeline:
         if batch.swap is not None:
             group = self.groups[batch.swap.asset_class]
             group.swap(self._find_release(batch.swap) if batch.swap.version else None)
+            if group.release is not None and group.release.health is not None:
+                group.cohort.adopt(group.release.health)
             self._judge_own(group)
         if batch.facts is not None:
             self.facts = batch.facts

@@ -5,11 +5,12 @@ from numpy.typing import NDArray
 
 from agent.labels import Life
 from contract.arrays import Arrays, Floats
+from contract.model_spec import Ridge, Sklearn
 from contract.models.layers import LayersModel
 from contract.models.moments import Moments
 from contract.models.ridge import Basis, GramSums, RidgeModel, expand, width
 from contract.release import Predictor
-from contract.spec import AssetClass, Ridge, Sklearn
+from contract.spec import AssetClass
 
 
 class LocalRul:

@@ -21,9 +21,10 @@ import numpy as np
 
 from benchmarks.in_process import Device, configured, contribution
 from contract.arrays import Arrays, Floats
+from contract.model_spec import Ridge
 from contract.models.layers import LayersModel
 from contract.models.ridge import Basis, RidgeModel
-from contract.spec import AssetClass, Ridge
+from contract.spec import AssetClass
 from contract.update import FIT, STATISTICS
 from server.guard import Weights
 from server.merge import Ledger, Statistics, gram_total
@@ -67,7 +68,7 @@ class Fleet:
         ledger = Ledger(self._folder / "statistics")
         for device in self.devices:
             ledger.put(contribution(device.answer(STATISTICS, {}, round_=0), self.spec.digest()))
-        total = Statistics.of(ledger.under(self.spec.digest()))
+        total = Statistics.of(ledger.under(self.spec.digest()), self.spec.health)
         if total is None:
             raise SystemExit("no node answered")
         return Basis.of(total.basis)

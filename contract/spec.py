@@ -11,6 +11,8 @@ from typing import Annotated, Literal
 
 import msgspec
 
+from contract.model_spec import Health, Moments, RulModel
+
 Positive = Annotated[int, msgspec.Meta(ge=1)]
 
 
@@ -142,79 +144,6 @@ class Clustered(
 Regimes = Declared | Clustered
 
 
-class Moments(
-    msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind", tag="moments"
-):
-    """Health by moments: Hotelling's T² and SPE of features in the asset's own standardisation.
-
-    Attributes:
-        stats: which of the class's statistics are watched; empty: all.
-        baseline: feature vectors at the start of a life that are taken as healthy.
-        learn: feature vectors of a life, baseline included, that may be learnt as healthy.
-        variance: share of the variance that the principal subspace explains.
-        smoothing: EWMA weight of the newest score, 0 to 1.
-        on_delay: feature vectors in a row above the limit that raise an alert.
-        off_delay: feature vectors in a row below 0.8 of the limit that end it.
-        alarm_rate: share of healthy feature vectors that may lie above the limit.
-    """
-
-    stats: tuple[str, ...] = ()
-    baseline: Annotated[int, msgspec.Meta(ge=4)] = 30
-    learn: Positive = 60
-    variance: Annotated[float, msgspec.Meta(gt=0, le=1)] = 0.9
-    smoothing: Annotated[float, msgspec.Meta(gt=0, le=1)] = 0.2
-    on_delay: Positive = 5
-    off_delay: Positive = 5
-    alarm_rate: Annotated[float, msgspec.Meta(gt=0, lt=0.5)] = 0.001
-
-
-class Ridge(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind", tag="ridge"):
-    """RUL by ridge regression over features and seeded random features (sums family).
-
-    Attributes:
-        random: how many random features stand beside the linear ones.
-        activation: ``fourier`` (Rahimi and Recht 2007) or ``relu``.
-        width: standard deviation of a random projection of a standardised vector.
-        penalty: ridge penalty per observation, of a fleet's sums.
-        penalty_alone: the same of one device's own: few lives want a stiffer model.
-        seed: of the random projection; part of the contract, so that nothing of it is sent.
-    """
-
-    random: Annotated[int, msgspec.Meta(ge=0)] = 600
-    activation: Literal["fourier", "relu"] = "relu"
-    width: Annotated[float, msgspec.Meta(gt=0)] = 1.0
-    penalty: Annotated[float, msgspec.Meta(gt=0)] = 1e-3
-    penalty_alone: Annotated[float, msgspec.Meta(gt=0)] = 0.1
-    seed: int = 1
-
-
-class Sklearn(
-    msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind", tag="sklearn"
-):
-    """RUL by a scikit-learn ``partial_fit`` estimator that is a set of arrays (means family).
-
-    Attributes:
-        estimator: which one.
-        hidden: sizes of hidden layers (MLPRegressor only).
-        rate: initial learning rate.
-        alpha: L2 penalty.
-        epochs: passes over the stored lives in one local round.
-        batch: rows of one ``partial_fit`` call.
-        seed: of the first weights and of the order of rows.
-    """
-
-    estimator: Literal["MLPRegressor", "SGDRegressor"] = "MLPRegressor"
-    hidden: tuple[Positive, ...] = (64, 32)
-    rate: Annotated[float, msgspec.Meta(gt=0)] = 1e-3
-    alpha: Annotated[float, msgspec.Meta(ge=0)] = 1e-4
-    epochs: Positive = 5
-    batch: Positive = 64
-    seed: int = 1
-
-
-RulModel = Ridge | Sklearn
-
-
 class Function(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """A feature of one's own: a Python function of the last rows.
 
@@ -293,7 +222,7 @@ class AssetClass(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     hop: Positive = 1
     warmup: Positive = 1
     cap_h: Annotated[float, msgspec.Meta(gt=0)] = 125.0
-    health: Moments = Moments()
+    health: Health = Moments()
     rul: tuple[RulModel, ...] = ()
     alert_rul_h: Annotated[float, msgspec.Meta(ge=0)] = 0.0
     latch: bool = False
@@ -399,7 +328,7 @@ class AssetClass(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
         How soon a device warns, and what it keeps to judge by, is its own affair.
         """
-        health: list[object] = [self.health_stats, self.health.baseline, self.health.variance]
+        health: list[object] = [self.health_stats, *self.health.shared()]
         if self.regimes is not None:
             health.append(self.regimes)
         return _digest([self.name, self.features_digest(), self.cap_h, health, self.rul])
@@ -421,6 +350,7 @@ def _digest(what: list[object]) -> str:
 def rul_name(model: RulModel) -> str:
     """Return the name of a RUL model in updates and releases.
 
+    >>> from contract.model_spec import Ridge
     >>> rul_name(Ridge())
     'ridge'
     """

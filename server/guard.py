@@ -17,9 +17,11 @@ from numpy.typing import NDArray
 from contract import VERSION
 from contract.arrays import Arrays, Floats
 from contract.features import FeatureSpec
+from contract.model_spec import Health, Ridge, Sklearn
+from contract.models.healthy import ROUNDING, learnt, nothing, semidefinite
 from contract.models.histogram import BINS
 from contract.models.ridge import GramSums, width
-from contract.spec import AssetClass, Ridge, Sklearn, rul_name
+from contract.spec import AssetClass, rul_name
 from contract.topics import check_name
 from contract.update import FIT, STATISTICS, Request, Update, UpdateHead
 
@@ -27,9 +29,6 @@ NAME_LENGTH = 100
 """Longest name of a node: it becomes the name of a file."""
 METRICS = 64
 """Most numbers a node may report of itself."""
-ROUNDING = 1e-9
-"""How far below zero an eigenvalue may lie, as a share of the largest."""
-
 FLOAT, COUNT = np.dtype(np.float64), np.dtype(np.int64)
 Shape = tuple[tuple[int, ...], np.dtype[np.generic]]
 
@@ -62,9 +61,10 @@ def expected(spec: AssetClass, request: Request) -> dict[str, Shape]:
             "basis/n": ((), FLOAT),
             "basis/mean": ((features,), FLOAT),
             "basis/scatter": ((features,), FLOAT),
-            "health/n": ((), FLOAT),
-            "health/mean": ((watched,), FLOAT),
-            "health/scatter": ((watched, watched), FLOAT),
+            **{
+                name: (array.shape, array.dtype)
+                for name, array in nothing(spec.health, watched).arrays("health/").items()
+            },
             "health/histogram": ((BINS,), COUNT),
         }
     shapes: dict[str, Shape] = {}
@@ -115,7 +115,7 @@ def judge(update: Update, request: Request, spec: AssetClass) -> list[str]:
     if against:
         return against
     if request.phase == STATISTICS:
-        return _judge_statistics(head, arrays)
+        return _judge_statistics(head, arrays, spec.health)
     if "ridge/n" in arrays:
         return _judge_ridge(head, arrays)
     return []
@@ -170,24 +170,20 @@ def _judge_shapes(arrays: Arrays, shapes: dict[str, Shape], *, bare: bool) -> li
     return against
 
 
-def _judge_statistics(head: UpdateHead, arrays: Arrays) -> list[str]:
+def _judge_statistics(head: UpdateHead, arrays: Arrays, spec: Health) -> list[str]:
     against = []
     n = float(arrays["basis/n"])
     if n != head.rows:
         against.append(f"basis/n is {n:g} and the head says {head.rows} rows")
-    against += [
-        f"{name} is negative" for name in ("basis/n", "health/n") if float(arrays[name]) < 0
-    ]
+    health = learnt(spec, arrays, "health/")
+    counts = (("basis/n", n), ("health/n", health.n))
+    against += [f"{name} is negative" for name, count in counts if count < 0]
     if np.asarray(arrays["basis/scatter"], dtype=np.float64).min(initial=0.0) < 0:
         against.append("basis/scatter is negative")
     if np.asarray(arrays["health/histogram"], dtype=np.int64).min() < 0:
         against.append("health/histogram counts below nothing")
-    scatter = np.asarray(arrays["health/scatter"], dtype=np.float64)
-    if not np.allclose(scatter, scatter.T, rtol=ROUNDING, atol=ROUNDING * np.abs(scatter).max()):
-        against.append("health/scatter is not symmetric")
-    elif not _semidefinite(scatter):
-        against.append("health/scatter is not positive-semidefinite")
-    return against
+    problem = health.problem()
+    return [*against, f"health/{problem}"] if problem else against
 
 
 def _judge_ridge(head: UpdateHead, arrays: Arrays) -> list[str]:
@@ -202,14 +198,9 @@ def _judge_ridge(head: UpdateHead, arrays: Arrays) -> list[str]:
     whole = np.block(
         [[sums.gram, sums.target[:, None]], [sums.target[None, :], np.array([[sums.energy]])]]
     )
-    if not _semidefinite(whole):
+    if not semidefinite(whole):
         return ["ridge/gram with its targets is not positive-semidefinite"]
     return []
-
-
-def _semidefinite(matrix: Floats) -> bool:
-    values = np.linalg.eigvalsh(matrix)
-    return bool(values[0] >= -ROUNDING * max(float(values[-1]), 0.0))
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 from contract import npz
 from contract.arrays import Arrays
 from contract.errors import ContractError
+from contract.model_spec import Health
+from contract.models.healthy import Healthy, learnt
 from contract.models.moments import Moments
 from contract.models.ridge import GramSums
 
@@ -105,23 +107,23 @@ class Statistics:
 
     Attributes:
         basis: moments of all feature vectors, diagonal.
-        health: moments of healthy behaviour.
+        health: what was learnt of healthy behaviour.
         histogram: of healthy scores.
     """
 
     basis: Moments
-    health: Moments
+    health: Healthy
     histogram: NDArray[np.int64]
 
     @classmethod
-    def of(cls, contributions: Iterable[Contribution]) -> "Statistics | None":
-        """Return the sum of what several nodes sent; None for nobody."""
+    def of(cls, contributions: Iterable[Contribution], spec: Health) -> "Statistics | None":
+        """Return the sum of what several nodes sent of such a model; None for nobody."""
         total: Statistics | None = None
         for one in contributions:
             arrays = one.arrays
             statistics = cls(
                 Moments.from_arrays(arrays, "basis/"),
-                Moments.from_arrays(arrays, "health/"),
+                learnt(spec, arrays, "health/"),
                 np.asarray(arrays["health/histogram"], dtype=np.int64),
             )
             total = statistics if total is None else total.merge(statistics)

@@ -19,10 +19,10 @@ from flwr.app import RecordDict
 from contract import VERSION
 from contract.arrays import Arrays
 from contract.errors import ContractError
-from contract.models.moments import HealthModel
+from contract.model_spec import Ridge, Sklearn
 from contract.models.ridge import Basis
 from contract.release import Manifest, Release
-from contract.spec import AssetClass, Ridge, Sklearn, rul_name
+from contract.spec import AssetClass, rul_name
 from contract.topics import check_name
 from contract.update import EVALUATE, FIT, STATISTICS, Request, Update
 from server import evaluate, messages
@@ -135,15 +135,12 @@ class Training:
     def _models(self, nodes: list[int], before: Release | None) -> Release | None:
         cohort = self._cohort()
         line = self._line()
-        total = Statistics.of(cohort.statistics.under(line.digest))
+        total = Statistics.of(cohort.statistics.under(line.digest), line.asset_class.health)
         if total is None:
             return None
         arrays: Arrays = {}
         if total.health.n:
-            health = line.asset_class.health
-            arrays |= HealthModel.solve(
-                total.health, variance=health.variance, alarm_rate=health.alarm_rate
-            ).arrays("health/model/")
+            arrays |= total.health.solve().arrays("health/model/")
             arrays["health/histogram"] = total.histogram
         contributors = {one.key.node: one.key.epoch for one in cohort.statistics.under(line.digest)}
         if total.basis.n and line.asset_class.rul:

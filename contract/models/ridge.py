@@ -12,8 +12,8 @@ import numpy as np
 
 from contract.arrays import Arrays, Floats
 from contract.errors import ContractError
+from contract.model_spec import Ridge
 from contract.models.moments import Moments, spread
-from contract.spec import Ridge
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -95,7 +95,7 @@ class GramSums:
     Attributes:
         n: rows.
         gram: ``(D, D)`` sum of outer products of expanded rows.
-        target: ``(D,)`` sum of expanded rows times target.
+        target: ``(D,)`` sum of expanded rows times target; ``(D, K)`` of K targets.
         energy: sum of squared targets.
     """
 
@@ -112,14 +112,16 @@ class GramSums:
     @classmethod
     def of(cls, phi: Floats, y: Floats) -> "GramSums":
         """Return the sums of expanded rows ``(n, D)`` and targets ``(n,)``."""
-        return cls(float(len(y)), phi.T @ phi, phi.T @ y, float(y @ y))
+        return cls(float(len(y)), phi.T @ phi, phi.T @ y, float(np.square(y).sum()))
 
     def add(self, phi: Floats, y: Floats) -> "GramSums":
         """Return these sums with more rows in them, in the same arrays: nothing large is copied."""
         for at in range(0, len(self.target), 64):
             self.gram[at : at + 64] += phi[:, at : at + 64].T @ phi
         self.target[:] += phi.T @ y
-        return GramSums(self.n + len(y), self.gram, self.target, self.energy + float(y @ y))
+        return GramSums(
+            self.n + len(y), self.gram, self.target, self.energy + float(np.square(y).sum())
+        )
 
     @classmethod
     def from_arrays(cls, arrays: Arrays, prefix: str) -> "GramSums":
@@ -151,6 +153,12 @@ class GramSums:
             self.energy + other.energy,
         )
 
+    def decay(self, factor: float) -> "GramSums":
+        """Return the sums with all rows so far counting for less."""
+        return GramSums(
+            self.n * factor, self.gram * factor, self.target * factor, self.energy * factor
+        )
+
     def withdraw(self, other: "GramSums") -> "GramSums":
         """Return the sums of the rows that are in ``self`` and not in ``other``."""
         if other.n > self.n:
@@ -163,7 +171,7 @@ class GramSums:
         )
 
     def solve(self, penalty: float) -> Floats:
-        """Return the coefficients ``(D,)``; the intercept is not penalised."""
+        """Return the coefficients ``(D,)`` or ``(D, K)``; the intercept is not penalised."""
         if not self.n:
             raise ContractError("no rows to learn remaining life from")
         damped: Floats = np.divide(self.gram, self.n)

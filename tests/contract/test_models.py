@@ -9,11 +9,11 @@ from hypothesis import strategies as st
 
 from contract.arrays import Floats
 from contract.errors import ContractError
+from contract.model_spec import Ridge
 from contract.models import histogram
 from contract.models.moments import HealthModel, Moments
 from contract.models.ridge import Basis as RidgeBasis
 from contract.models.ridge import GramSums, RidgeModel, expand, projection
-from contract.spec import Ridge
 
 SIZE = 3
 Sums = Moments | GramSums

@@ -16,7 +16,8 @@ from typing import Any
 
 import pytest
 
-from contract.spec import AssetClass, Channel, Ridge, Sklearn
+from contract.model_spec import Ridge, Sklearn
+from contract.spec import AssetClass, Channel
 from server import processes, status
 from server.registry import Registry
 from server.status import Status
