@@ -145,6 +145,7 @@ class Asset:
         self.health = health.AssetHealth(spec)
         self.alert = AssetAlert(spec)
         self.told_ns = NEVER
+        self._born_ns = NEVER
         self._fresh: list[tuple[int, NDArray[np.uint8]]] = []
         """Marks of this batch that no report has told: position, reasons ``(C,)``."""
         self._fresh_bursts: list[tuple[int, int, int]] = []
@@ -181,7 +182,7 @@ class Asset:
         self.life += 1
         self._window.reset()
         self.health.reset()
-        self.told_ns = NEVER
+        self.told_ns = self._born_ns = NEVER
         self._since = [_LONG, _LONG]
 
     # -- readings -------------------------------------------------------------------------------
@@ -253,12 +254,24 @@ class Asset:
             doubt = np.nan_to_num(values[:, at:]).max(axis=1).astype(np.uint8)
             values = values[:, :at]
         rows, X = self._features(values)
-        if len(self._facts) and len(rows):
-            X = np.concatenate([X, np.tile(self._facts, (len(rows), 1))], axis=1)
+        if self._born_ns == NEVER and len(joined.t_ns):
+            self._born_ns = int(joined.t_ns[0])
+        if len(rows):
+            X = self._with_more(X, joined.t_ns[rows])
         doubtful = self._doubtful(doubt, rows, len(values))
         if not len(rows):
             return None
         return Run(self, joined.pos[rows], joined.t_ns[rows], X, values[rows], doubtful)
+
+    def _with_more(self, X: Floats, t_ns: NDArray[np.int64]) -> Floats:
+        """Return vectors with what is known of an asset beside its readings."""
+        more = [X]
+        if len(self._facts):
+            more.append(np.tile(self._facts, (len(X), 1)))
+        if self.group.spec.age:
+            age_h = (t_ns - self._born_ns) / 3.6e12
+            more.append(np.stack([age_h, np.log1p(age_h)], axis=1))
+        return X if len(more) == 1 else np.concatenate(more, axis=1)
 
     def _features(self, values: Floats) -> tuple[NDArray[np.int64], Floats]:
         """Take clean rows into the window; return the vectors they complete, with functions."""
@@ -399,7 +412,9 @@ class Asset:
             **({} if self._grid is None else self._grid.arrays()),
             **speeds,
             "untold": self._untold.copy(),
-            "asset": np.array([self.life, self.told_ns, len(self._events), *self._since]),
+            "asset": np.array(
+                [self.life, self.told_ns, self._born_ns, len(self._events), *self._since]
+            ),
             "events": np.array([*self._events] + [(0, 0)] * (EVENTS - len(self._events))),
         }
 
@@ -418,7 +433,9 @@ class Asset:
                 {n.removeprefix(prefix): a for n, a in arrays.items() if n.startswith(prefix)}
             )
         self._untold = np.array(arrays["untold"])
-        self.life, self.told_ns, events, *self._since = (int(v) for v in arrays["asset"])
+        self.life, self.told_ns, self._born_ns, events, *self._since = (
+            int(v) for v in arrays["asset"]
+        )
         self._events.extend((int(t), int(name)) for t, name in arrays["events"][:events])
 
 

@@ -1,5 +1,7 @@
 """How long is left, as this device has learnt it alone: from its own finished lives."""
 
+from dataclasses import replace
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -8,7 +10,7 @@ from contract.arrays import Arrays, Floats
 from contract.model_spec import Ridge, Sklearn
 from contract.models.layers import LayersModel
 from contract.models.moments import Moments
-from contract.models.ridge import Basis, GramSums, RidgeModel, expand, width
+from contract.models.ridge import Basis, Gradients, GramSums, RidgeModel, first_of, width
 from contract.release import Predictor
 from contract.spec import AssetClass
 
@@ -56,14 +58,17 @@ class LocalRul:
             for life in lives:
                 moments = moments.merge(Moments.of(life.X, diagonal=True))
             basis, self._sums, fresh = Basis.of(moments), None, lives
+            if self._ridge is not None and self._ridge.shaping:
+                basis = shaped(basis, self._ridge, lives)
             self._next_basis = len(lives) if full else 2 * len(lives)
         self._basis, self._known = basis, len(lives)
         return basis, fresh
 
     def _learn_ridge(self, model: Ridge, lives: list[Life], basis: Basis) -> RidgeModel:
         sums = self._sums or GramSums.empty(width(len(basis.mean), model))
+        expansion = basis.expansion(model)
         for life in lives:
-            sums = sums.add(expand(basis.apply(life.X), model), life.y)
+            sums = sums.add(expansion.apply(basis.apply(life.X)), life.y, life.weights)
         self._sums = sums
         return RidgeModel(model, basis, sums.solve(model.penalty_alone), self._spec.cap_h)
 
@@ -114,6 +119,14 @@ class LocalRul:
             elif model is self._sklearn and self._layers:
                 layers = LayersModel.from_arrays(self._layers, "sklearn/", basis, cap_h)
                 self.models["sklearn"] = layers
+
+
+def shaped(basis: Basis, model: Ridge, lives: list[Life]) -> Basis:
+    """Return a basis with the directions that matter to a first model of these lives."""
+    first = first_of(model)
+    rows = [life.rows for life in lives]
+    coefficients = GramSums.of_rows(basis, first, rows).solve(first.penalty)
+    return replace(basis, shape=Gradients.of(basis, first, coefficients, rows).shape())
 
 
 def error_h(predictor: Predictor, lives: list[Life]) -> float | None:

@@ -14,6 +14,7 @@ import random
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
@@ -23,11 +24,11 @@ from benchmarks.in_process import Device, configured, contribution
 from contract.arrays import Arrays, Floats
 from contract.model_spec import Ridge
 from contract.models.layers import LayersModel
-from contract.models.ridge import Basis, RidgeModel
+from contract.models.ridge import Basis, RidgeModel, first_of
 from contract.spec import AssetClass
-from contract.update import FIT, STATISTICS
+from contract.update import FIT, GRADIENTS, SHAPE, STATISTICS
 from server.guard import Weights
-from server.merge import Ledger, Statistics, gram_total
+from server.merge import Contribution, Ledger, Statistics, gram_total, shape_total
 from server.strategy import WeightsMerger
 from simulator.recordings import cmapss
 
@@ -71,7 +72,20 @@ class Fleet:
         total = Statistics.of(ledger.under(self.spec.digest()), self.spec.health)
         if total is None:
             raise SystemExit("no node answered")
-        return Basis.of(total.basis)
+        basis = Basis.of(total.basis)
+        model = next(m for m in self.spec.rul if isinstance(m, Ridge))
+        if not model.shaping:
+            return basis
+        first = first_of(model)
+        told = self._answers(SHAPE, basis.arrays())
+        sums = gram_total(told, "first/")
+        if sums is None:
+            raise SystemExit("no node answered")
+        arrays = {**basis.arrays(), "first/coefficients": sums.solve(first.penalty)}
+        return replace(basis, shape=shape_total(self._answers(GRADIENTS, arrays)))
+
+    def _answers(self, phase: str, arrays: Arrays) -> list[Contribution]:
+        return [contribution(one.answer(phase, arrays, round_=0), "") for one in self.devices]
 
     def ridge(
         self, basis: Basis, model: Ridge, *, order: list[int], twice: bool, name: str

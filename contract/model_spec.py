@@ -120,6 +120,8 @@ class Ridge(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="
         random: how many random features stand beside the linear ones.
         activation: ``fourier`` (Rahimi and Recht 2007) or ``relu``.
         width: standard deviation of a random projection of a standardised vector.
+        shaping: random features of a first, smaller model; along the directions in which its
+            predictions change the final ones are drawn. 0: alike in all directions.
         penalty: ridge penalty per observation, of a fleet's sums.
         penalty_alone: the same of one device's own: few lives want a stiffer model.
         seed: of the random projection; part of the contract, so that nothing of it is sent.
@@ -128,6 +130,7 @@ class Ridge(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="
     random: Annotated[int, msgspec.Meta(ge=0)] = 600
     activation: Literal["fourier", "relu"] = "relu"
     width: Annotated[float, msgspec.Meta(gt=0)] = 1.0
+    shaping: Annotated[int, msgspec.Meta(ge=0)] = 0
     penalty: Annotated[float, msgspec.Meta(gt=0)] = 1e-3
     penalty_alone: Annotated[float, msgspec.Meta(gt=0)] = 0.1
     seed: int = 1

@@ -169,6 +169,7 @@ WAVE_FEATURE = re.compile(
     r"mean|std|rms|min|max|peak|crest|skewness|kurtosis|centroid|velocity_rms|zone|envelope_rms"
     r"|bpfo|bpfi|bsf|ftf|band_([0-9]+(?:\.[0-9]+)?)_([0-9]+(?:\.[0-9]+)?)"
 )
+AGES = ("age", "log_age")
 _WAVE_UNITS = {"crest": "1", "skewness": "1", "kurtosis": "1", "centroid": "Hz"}
 _WAVE_UNITS |= {
     "velocity_rms": "mm/s",
@@ -191,6 +192,8 @@ class AssetClass(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         functions: features of one's own.
         facts: columns of the device's table of slow facts that feature vectors bear, for remaining
             life to be learnt with; missing where the table says nothing of an asset.
+        age: vectors bear the hours since the life began and their logarithm, for remaining life
+            to be learnt with.
         regimes: operating regimes, within which health is judged; none: there is one.
         every_s: rows stand on a grid of time of this step, each channel resampled as it declares;
             0: readings that bear the same time are a row.
@@ -215,6 +218,7 @@ class AssetClass(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     waveforms: tuple[Waveform, ...] = ()
     functions: tuple[Function, ...] = ()
     facts: tuple[str, ...] = ()
+    age: bool = False
     regimes: Regimes | None = None
     every_s: Annotated[float, msgspec.Meta(ge=0)] = 0.0
     wait_s: Annotated[float, msgspec.Meta(ge=0)] = 0.0
@@ -247,7 +251,7 @@ class AssetClass(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         if not self.stats or len(set(self.stats)) != len(self.stats):
             raise ValueError("stats must be named once each, and at least one")
         functions = [function.name for function in self.functions]
-        names = [*functions, *self.facts, *self.stats]
+        names = [*functions, *self.facts, *(AGES if self.age else ()), *self.stats]
         if len(set(names)) != len(names):
             raise ValueError("functions and facts must be named once each, and as no statistic is")
         for function in self.functions:
@@ -318,6 +322,8 @@ class AssetClass(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             msgspec.structs.replace(wave, low=None, high=None, clip=None) for wave in self.waveforms
         ]
         more: list[object] = [self.functions, waveforms, self.every_s, self.facts]
+        if self.age:
+            more.append(AGES)
         if self.every_s:
             more.append([(c.resample, c.hold_s) for c in self.channels])
         told = [[(c.name, c.unit) for c in self.channels], self.stats, self.hop]

@@ -14,12 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from contract import npz
-from contract.arrays import Arrays
+from contract.arrays import Arrays, Floats
 from contract.errors import ContractError
 from contract.model_spec import Health
 from contract.models.healthy import Healthy, learnt
 from contract.models.moments import Moments
-from contract.models.ridge import GramSums
+from contract.models.ridge import Gradients, GramSums
 
 
 class Key(msgspec.Struct, frozen=True):
@@ -149,10 +149,19 @@ def withdraw(state: Path, node: str) -> list[str]:
     return [f"{f.parent.name} {f.name}" for f in folders if Ledger(f).withdraw(node)]
 
 
-def gram_total(contributions: Iterable[Contribution]) -> GramSums | None:
+def gram_total(contributions: Iterable[Contribution], prefix: str = "ridge/") -> GramSums | None:
     """Return the sum of the ridge sums of several nodes; None for nobody."""
     total: GramSums | None = None
     for one in contributions:
-        sums = GramSums.from_arrays(one.arrays, "ridge/")
+        sums = GramSums.from_arrays(one.arrays, prefix)
         total = sums if total is None else total.merge(sums)
     return total
+
+
+def shape_total(contributions: Iterable[Contribution]) -> Floats | None:
+    """Return the directions by the sums of several nodes' gradients; None where there are none."""
+    total: Gradients | None = None
+    for one in contributions:
+        sums = Gradients.from_arrays(one.arrays, "gradients/")
+        total = sums if total is None else total.merge(sums)
+    return None if total is None else total.shape()

@@ -123,8 +123,8 @@ def test_a_fit_is_the_sums_over_the_training_lives(config: AgentConfig, node: An
     basis = basis_of(ask(config, STATISTICS, {}))
     update = ask(config, FIT, basis.arrays())
     lives = node.engine.store.training(spec)
-    X, y = np.concatenate([life.X for life in lives]), np.concatenate([life.y for life in lives])
-    whole = GramSums.of(expand(basis.apply(X), spec.rul[0]), y)
+    X, y, w = (np.concatenate([life.rows[i] for life in lives]) for i in range(3))
+    whole = GramSums.of(expand(basis.apply(X), spec.rul[0]), y, w)
     sums = GramSums.from_arrays(update.arrays, "ridge/")
     assert sums.n == whole.n
     np.testing.assert_allclose(sums.gram, whole.gram, rtol=1e-9, atol=1e-9)

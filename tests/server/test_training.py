@@ -46,9 +46,8 @@ def coefficients_of_all(stores: Any, spec: Any, release: Release, nodes: list[st
         db = open_readonly(stores.folder / node)
         lives += read_lives(db, spec, heldout=False)
         db.close()
-    X = np.concatenate([life.X for life in lives])
-    y = np.concatenate([life.y for life in lives])
-    return GramSums.of(expand(release.basis.apply(X), ridge), y).solve(ridge.penalty)
+    X, y, w = (np.concatenate([life.rows[i] for life in lives]) for i in range(3))
+    return GramSums.of(expand(release.basis.apply(X), ridge), y, w).solve(ridge.penalty)
 
 
 def test_a_training_brings_a_release_that_the_devices_get(
