@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from agent import health
 from agent.features.burst import BurstFeatures
 from agent.features.functions import load
+from agent.features.levels import Levels
 from agent.prognosis import Interval, LocalRul
 from contract.arrays import Floats
 from contract.features import FeatureSpec
@@ -30,6 +31,7 @@ class Group:
         measured: channel or function of each column of a feature vector.
         functions: the user's, ready to be called.
         bursts: features of each waveform.
+        levels: what channels are in each operating regime, where the class asks for it.
         cohort: healthy behaviour, as learnt here.
         rul: remaining life, as learnt here.
         release: what judges in their place, or None.
@@ -49,6 +51,7 @@ class Group:
         self.measured = tuple(channel for channel, _ in features.parts)
         self.functions = load(spec.functions, functions, spec.channel_names)
         self.bursts = [BurstFeatures(wave) for wave in spec.waveforms]
+        self.levels = Levels(spec)
         self.cohort = health.Cohort(spec)
         self.rul = LocalRul(spec, sklearn=sklearn)
         self.release: Release | None = None

@@ -241,7 +241,7 @@ class Pipeline:
         asset, group, t_ns = run.asset, run.asset.group, run.t_ns[k]
         self.counts.vectors += 1
         spec = group.spec
-        if spec.rul and run.whole[k] and run.sure(k):
+        if spec.rul and run.whole[k] and run.sure(k) and group.levels.ready:
             self._lives.add(asset.name, asset.life, t_ns, run.X[k])
         due = t_ns - asset.told_ns >= self._every_ns
         rul_h: float | None = None
@@ -388,6 +388,8 @@ class Pipeline:
                 )
             )
         group = asset.group
+        if group.levels.learning:
+            self._learn_levels(asset)
         if event.event != "failed":
             self._lives.forget(asset.name, asset.life)
         elif self._lives.finish(group.spec, asset.name, asset.life, event.t_ns):
@@ -396,6 +398,19 @@ class Pipeline:
             group.rul.learn(self._lives.training(group.spec, (asset.name, asset.life)))
             self._judge_own(group)
         asset.begin_life()
+
+    def _learn_levels(self, ended: Asset) -> None:
+        """Learn the levels of a life that has ended; with the first of them, all begin to count."""
+        group = ended.group
+        before = group.levels.ready
+        group.levels.learn(ended.past)
+        if before or not group.levels.ready:
+            return
+        for _, asset in sorted(self.assets.items()):
+            if asset.group is group:
+                for t_ns, x in zip(*asset.live_again(), strict=True):
+                    if np.isfinite(x).all():
+                        self._lives.add(asset.name, asset.life, int(t_ns), x)
 
     def _judge_own(self, group: Group) -> None:
         """Judge the models of remaining life by the lives that were held out."""
@@ -415,6 +430,8 @@ class Pipeline:
                 arrays[f"class/{name}/cohort/{key}"] = array
             for key, array in group.rul.arrays().items():
                 arrays[f"class/{name}/rul/{key}"] = array
+            for key, array in group.levels.arrays().items():
+                arrays[f"class/{name}/levels/{key}"] = array
             if group.release is not None:
                 released[name] = (group.release.version, group.release.digest)
         # By name: in which order assets are met in a batch depends on how it was cut.
@@ -478,6 +495,7 @@ class Pipeline:
     def _restore(self, group: Group, state: "_Head", arrays: Arrays) -> None:
         name = group.spec.name
         group.cohort.restore(_below(arrays, "cohort/"))
+        group.levels.restore(_below(arrays, "levels/"))
         if name in state.ended:
             self._ended[name] = state.ended[name]
         # The lives of then: a journal that is to be replayed may have ended more.

@@ -120,9 +120,11 @@ class Declared(
 
     Attributes:
         limits: per channel, the values at which one regime ends and the next begins, ascending.
+        levels: see ``Clustered``.
     """
 
     limits: dict[str, tuple[float, ...]]
+    levels: bool = False
 
 
 class Clustered(
@@ -134,11 +136,14 @@ class Clustered(
         channels: that tell regimes apart: speed, load, a setting.
         regimes: at most so many.
         seed: of the search.
+        levels: values are standardised within their regime before any statistic, by the lives of
+            the class on this device that have ended; nothing is judged before the first has.
     """
 
     channels: tuple[str, ...]
     regimes: Annotated[int, msgspec.Meta(ge=2, le=16)] = 3
     seed: int = 1
+    levels: bool = False
 
 
 Regimes = Declared | Clustered
@@ -269,6 +274,8 @@ class AssetClass(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def _check_regimes(self) -> None:
         if self.regimes is None:
             return
+        if self.regimes.levels and not self.rul:
+            raise ValueError("regimes.levels: they are learnt from lives that end; there is no rul")
         limits = self.regimes.limits if isinstance(self.regimes, Declared) else {}
         channels = tuple(limits) or getattr(self.regimes, "channels", ())
         if not channels:
@@ -324,6 +331,8 @@ class AssetClass(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         more: list[object] = [self.functions, waveforms, self.every_s, self.facts]
         if self.age:
             more.append(AGES)
+        if self.regimes is not None and self.regimes.levels:
+            more.append(self.regimes)
         if self.every_s:
             more.append([(c.resample, c.hold_s) for c in self.channels])
         told = [[(c.name, c.unit) for c in self.channels], self.stats, self.hop]
