@@ -124,6 +124,8 @@ class Ridge(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="
             predictions change the final ones are drawn. 0: alike in all directions.
         penalty: ridge penalty per observation, of a fleet's sums.
         penalty_alone: the same of one device's own: few lives want a stiffer model.
+        personal: releases bear the fleet's sums, so that a device can weigh its own lives against
+            those of others; as large as an update.
         seed: of the random projection; part of the contract, so that nothing of it is sent.
     """
 
@@ -133,6 +135,7 @@ class Ridge(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="
     shaping: Annotated[int, msgspec.Meta(ge=0)] = 0
     penalty: Annotated[float, msgspec.Meta(gt=0)] = 1e-3
     penalty_alone: Annotated[float, msgspec.Meta(gt=0)] = 0.1
+    personal: bool = False
     seed: int = 1
 
 

@@ -29,6 +29,7 @@ class Manifest(msgspec.Struct, frozen=True):
         rul_model: which of the RUL models judges.
         metrics: what was measured on the devices' held-out lives.
         epochs: per contributor, which of its contributions.
+        lives: per contributor, of how many of its finished lives the sums of remaining life are.
     """
 
     contract: int
@@ -40,6 +41,7 @@ class Manifest(msgspec.Struct, frozen=True):
     rul_model: str
     metrics: dict[str, float]
     epochs: dict[str, int] = {}
+    lives: dict[str, int] = {}
 
 
 Predictor = RidgeModel | LayersModel
@@ -95,12 +97,25 @@ class Release:
             self._check_health(watched)
         if self.basis is not None and self.basis.mean.shape != (columns,):
             raise ContractError(f"release: basis of shape {self.basis.mean.shape}, not {columns}")
+        if any(name.startswith("fleet/") for name in self.arrays):
+            self._check_fleet(columns)
         for predictor in self.rul.values():
             if isinstance(predictor, RidgeModel):
                 if predictor.coefficients.shape != (width(columns, predictor.spec),):
                     raise ContractError("release: ridge coefficients have the wrong shape")
             else:
                 predictor.predict(np.zeros((1, columns)))
+
+    def _check_fleet(self, columns: int) -> None:
+        """Refuse sums of the fleet that no device could mix its own with."""
+        for model in self.manifest.asset_class.rul:
+            if isinstance(model, Ridge):
+                size = width(columns, model)
+                wanted = {"n": (2,), "gram": (size * (size + 1) // 2,), "target": (size,)}
+                for name, shape in wanted.items():
+                    array = self.arrays.get(f"fleet/{name}")
+                    if array is None or array.shape != shape:
+                        raise ContractError(f"release: fleet/{name} is not of shape {shape}")
 
     def _check_health(self, watched: int) -> None:
         """Try the health model on one row: of another size, it could not judge any."""

@@ -30,12 +30,14 @@ class Key(msgspec.Struct, frozen=True):
         epoch: its journal position: a later one of the node replaces an earlier one.
         tie: digest of what it was computed under; only equals merge.
         rows: behind the sums.
+        lives: finished lives behind them.
     """
 
     node: str
     epoch: int
     tie: str
     rows: int
+    lives: int = 0
 
 
 @dataclass(frozen=True, slots=True, eq=False)

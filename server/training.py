@@ -148,6 +148,7 @@ class Training:
         if total is None:
             return None
         arrays: Arrays = {}
+        lives: dict[str, int] = {}
         if total.health.n:
             arrays |= total.health.solve().arrays("health/model/")
             arrays["health/histogram"] = total.histogram
@@ -157,6 +158,7 @@ class Training:
             arrays |= basis.arrays()
             arrays |= self._fit(nodes, line, basis, before)
             for one in cohort.ridge.under(_tie(line)):
+                lives[one.key.node] = one.key.lives
                 known = contributors.get(one.key.node, 0)
                 contributors[one.key.node] = max(known, one.key.epoch)
         if not arrays:
@@ -175,6 +177,7 @@ class Training:
             rul_model="",
             metrics={},
             epochs=contributors,
+            lives=lives,
         )
         return self._release(nodes, manifest, arrays)
 
@@ -350,6 +353,8 @@ class Training:
         total = gram_total(cohort.ridge.under(_tie(line)))
         if ridge is not None and total is not None and total.n:
             fitted["ridge/coefficients"] = total.solve(ridge.penalty)
+            if ridge.personal:
+                fitted |= total.arrays("fleet/")
         return fitted
 
     def _evaluate(self, nodes: list[int], candidate: Release) -> dict[str, evaluate.Measured]:
@@ -471,7 +476,7 @@ class Training:
     def _put(self, ledger: Ledger, update: Update, tie: str, name: str) -> None:
         head = update.head
         arrays = {k: a for k, a in update.arrays.items() if not k.startswith("sklearn/")}
-        if not ledger.put(Contribution(Key(name, head.epoch, tie, head.rows), arrays)):
+        if not ledger.put(Contribution(Key(name, head.epoch, tie, head.rows, head.lives), arrays)):
             log.debug("%s: epoch %d is in the ledger already", name, head.epoch)
 
     def _fold_late(self) -> None:

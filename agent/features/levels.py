@@ -55,6 +55,11 @@ class Levels:
         self._scale = spread(variance, self._mean)
 
     @property
+    def regimes(self) -> int:
+        """Return how many operating regimes are known."""
+        return 1 if self._regime is None else self._regime.found
+
+    @property
     def ready(self) -> bool:
         """Return whether values can be standardised, if they are to be."""
         return not self.wanted or bool(self._n.sum())
