@@ -3,7 +3,7 @@
     python -m benchmarks.federation --data ../shared/data/cmapss_fd001 --task A
 
 Task A: 10 nodes, the 100 training engines of FD001 dealt in turn. A-skew: the same, sorted by how
-long they lived. B: a node for each of FD001 to FD004 that is there, each with its own model. Through
+long they lived. B: a node for each of FD001 to FD004 that is there, with its own model. Through
 the agents' own pipeline and store, the nodes' own local rounds and the server's own ledger and
 strategies, in one process. RUL is capped at 125 cycles; what is judged is the last cycle of each
 test engine. Settings are those of ``configs/agent.turbofan.toml``, chosen on training engines only.
