@@ -1,4 +1,4 @@
-"""What Runout costs and how well it does, each beside a peer or a limit measured in the same run."""
+"""What Runout costs and how well it does: each beside a peer or limit measured in the same run."""
 
 import os
 
