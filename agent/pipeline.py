@@ -19,6 +19,7 @@ from agent.batch import Batch, Event, Rows, Swap
 from agent.bursts import among_rows
 from agent.config import AgentConfig
 from agent.facts import Facts
+from agent.features.levels import Kept
 from agent.group import Group
 from agent.labels import Life
 from agent.personal import personal, restored, ridge_of
@@ -391,7 +392,7 @@ class Pipeline:
             )
         group = asset.group
         if group.levels.learning:
-            self._learn_levels(asset)
+            self._learn_levels(asset, failed=event.event == "failed")
         if event.event != "failed":
             self._lives.forget(asset.name, asset.life)
         elif self._lives.finish(group.spec, asset.name, asset.life, event.t_ns):
@@ -408,18 +409,35 @@ class Pipeline:
             lives = self._lives.training(group.spec, self._ended.get(group.spec.name))
             group.personal = personal(group.release, self._config.name, lives)
 
-    def _learn_levels(self, ended: Asset) -> None:
-        """Learn the levels of a life that has ended; with the first of them, all begin to count."""
+    def _learn_levels(self, ended: Asset, *, failed: bool) -> None:
+        """Learn the levels of a life that has ended.
+
+        While they are still learnt, each life's vectors are made anew by what is known now: those
+        of the first would else be of levels that hardly anything was known of.
+        """
         group = ended.group
-        before = group.levels.ready
-        group.levels.learn(ended.past)
-        if before or not group.levels.ready:
-            return
-        for _, asset in sorted(self.assets.items()):
-            if asset.group is group:
-                for t_ns, x in zip(*asset.live_again(), strict=True):
-                    if np.isfinite(x).all():
-                        self._lives.add(asset.name, asset.life, int(t_ns), x)
+        first = not group.levels.ready
+        if group.levels.learn(ended.past(), failed=failed):
+            for life in group.levels.kept:
+                if life.whole:
+                    # In a window of its own: the asset's may be in its next life.
+                    self._live_again(Asset(life.asset, group), life)
+            for _, asset in sorted(self.assets.items()):
+                if asset.group is group and asset is not ended:
+                    self._live_again(asset, asset.past())
+                    if first:
+                        asset.health.reset()
+            group.rul.forget()
+        group.levels.settle()
+
+    def _live_again(self, asset: Asset, life: Kept) -> None:
+        asset.know(self.facts.get(asset.name, {}))
+        t_ns, X = asset.live_again(life)
+        if life.whole:
+            self._lives.forget(life.asset, life.life)
+            for at_ns, x in zip(t_ns.tolist(), X, strict=True):
+                if np.isfinite(x).all():
+                    self._lives.add(life.asset, life.life, at_ns, x)
 
     def _judge_own(self, group: Group) -> None:
         """Judge the models of remaining life by the lives that were held out."""

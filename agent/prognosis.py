@@ -35,6 +35,10 @@ class LocalRul:
         self.models: dict[str, Predictor] = {}
         """By name, in the order of the class; empty before the first life has ended."""
 
+    def forget(self) -> None:
+        """Begin anew with the next life: vectors mean another than they did."""
+        self._basis, self._sums, self._known = None, None, 0
+
     def learn(self, lives: list[Life]) -> None:
         """Learn the lives that are new in ``lives``: all training lives of the class, in order."""
         if not lives or (self._ridge is None and self._sklearn is None):
