@@ -46,7 +46,8 @@ from agent.intake import MOST_BYTES, Arrival
 from agent.journal import FOLDER, Journal, segments
 from benchmarks import wear_broker
 from contract import topics
-from contract.spec import AssetClass, Channel, Moments, Waveform
+from contract.model_spec import Moments
+from contract.spec import AssetClass, Channel, Waveform
 
 ASSETS, CHANNELS, SAMPLES = 10, 24, 4096
 START_S = 1_767_225_600

@@ -27,8 +27,9 @@ from agent.config import AgentConfig, Keep, Limits, Node
 from agent.journal import JournalReader
 from agent.pipeline import Outcome
 from contract.arrays import Floats
+from contract.model_spec import Moments, Ridge
 from contract.report import NodeStatus
-from contract.spec import AssetClass, Channel, Moments, Ridge
+from contract.spec import AssetClass, Channel
 
 ROOT = Path(__file__).parents[2]
 SITE = "test"
