@@ -329,8 +329,9 @@ class Device:
 
     def __init__(self, config: AgentConfig) -> None:
         self.config = config
-        self._opened = ExitStack()
-        self.engine = Engine(config, self._opened)
+        with ExitStack() as opened:  # closed here if the engine cannot be made
+            self.engine = Engine(config, opened)
+            self._opened = opened.pop_all()
 
     def kill(self) -> None:
         """Leave as a killed process does: no checkpoint."""
