@@ -83,6 +83,7 @@ AlertWord = Literal[
 ]
 AlertState = Literal["normal", "unacknowledged", "acknowledged", "returned", "latched", "shelved"]
 VerdictWord = Literal["confirmed", "false_alarm", "not_found"]
+LifeWord = Literal["started", "maintained", "failed", "replaced"]
 STANDING = frozenset({"raised", "escalated", "unacknowledged", "acknowledged", "unshelved"})
 
 
@@ -103,13 +104,16 @@ class Alert(msgspec.Struct, frozen=True, tag_field="type", tag="alert"):
         rul_h: hours left, or None.
         judged_by: release that judged.
         why: the channels that contribute most.
-        text: the same in words.
+        text: the same in words, its id at the end.
         replayed: as of health.
         now: the state that it is in, in the standard's words; ``returned``: unacknowledged, too.
         severity: the worst it has been.
         until: seconds since 1970 UTC, of the data, up to which it is shelved.
         verdict: what was found when it was looked into; empty: nobody has said.
         ref: of the command that this answers.
+        rul_low_h: hours between which the truth lies ...
+        rul_high_h: ... as of health.
+        event: life event that closed it, and what it had is over with that life; empty: none did.
     """
 
     id: str
@@ -128,6 +132,9 @@ class Alert(msgspec.Struct, frozen=True, tag_field="type", tag="alert"):
     until: float | None = None
     verdict: VerdictWord | Literal[""] = ""
     ref: str = ""
+    rul_low_h: float | None = None
+    rul_high_h: float | None = None
+    event: LifeWord | Literal[""] = ""
 
     @property
     def stands(self) -> bool:
@@ -150,7 +157,7 @@ class LifeEvent(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_de
         ref: the agent's answer bears it; one that came before is a repetition.
     """
 
-    event: Literal["started", "maintained", "failed", "replaced"]
+    event: LifeWord
     t: Moment = None
     ref: Name = ""
 
