@@ -367,7 +367,9 @@ def run(config: AgentConfig, stopping: Callable[[], bool], intake: Intake) -> No
             from agent.page.server import Page  # noqa: PLC0415
 
             page = Page(config.web, config.state)
-            loop.logbook = Logbook(engine, link, sources, publisher, intake, page.show)
+            loop.logbook = Logbook(
+                engine, link, sources, publisher, intake, page.show, advisory.couriers
+            )
             opened.callback(loop.logbook.close)
             opened.callback(page.close)
             page.open()
