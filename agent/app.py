@@ -329,7 +329,7 @@ def run(config: AgentConfig, stopping: Callable[[], bool], intake: Intake) -> No
         site, node = config.node.site, config.name
         status_topic = topics.status_topic(site, node)
         gone = _json.encode(NodeStatus(node=node, online=False))
-        assembler = Assembler(config, engine.pipeline.assets)
+        assembler = Assembler(config, assets=engine.pipeline.assets)
         link = Link(
             config.mqtt,
             client_id=f"runout-{site}-{node}",

@@ -171,7 +171,7 @@ class Assembler:
         say: what is to be published in answer: Sparkplug's requests.
     """
 
-    def __init__(self, config: AgentConfig, assets: Collection[str] | None = None) -> None:
+    def __init__(self, config: AgentConfig, *, assets: Collection[str] | None = None) -> None:
         self._config = config
         self._assets = assets
         self._taken_on: set[str] = set()

@@ -24,6 +24,7 @@ class Seen(msgspec.Struct):
         live: release that judges, per asset class; 0: the device's own models.
         lives: finished lives kept, per asset class.
         quarantined: messages kept that could not be used, by reason.
+        refused: topic of the newest of them, and why it could not be used; empty: there is none.
         rollouts: the last releases offered: version, verdict, reason.
         health: the last report of each asset.
         alerts: those that stand, are shelved, or are still to be acknowledged.
@@ -40,6 +41,7 @@ class Seen(msgspec.Struct):
     alerts: list[Alert]
     marked: dict[str, int] = {}
     left: dict[str, str] = {}
+    refused: tuple[str, ...] = ()
 
 
 def read(config: AgentConfig) -> Seen:
@@ -66,6 +68,10 @@ def read(config: AgentConfig) -> Seen:
             health=health,
             alerts=[alert for alert in alerts if alert.now != "normal"],
             marked=_marked(db),
+            refused=db.execute(
+                "SELECT topic, text FROM quarantine ORDER BY id DESC LIMIT 1"
+            ).fetchone()
+            or (),
             left={report.asset: _left(config, report) for report in health},
         )
     finally:
@@ -96,6 +102,8 @@ def as_text(seen: Seen) -> str:
     if seen.quarantined:
         reasons = ", ".join(f"{count} {reason}" for reason, count in seen.quarantined.items())
         lines.append(f"messages that could not be used: {reasons}")
+    if seen.refused:
+        lines.append("  the newest: {}: {}".format(*seen.refused))
     if seen.marked:
         most = sorted(seen.marked.items(), key=lambda one: -one[1])[:10]
         said = ", ".join(f"{count} {key}" for key, count in most)

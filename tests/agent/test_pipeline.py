@@ -482,7 +482,7 @@ def test_an_alert_ends_with_the_life_it_was_raised_in(configure: Configure, devi
     assert closed.t == 1_199_145_600 + 60 * 3600
     assert closed.score > 1.0  # the machine did not come back
     assert closed.event == "failed"
-    assert closed.text == "pump-1: failed: alert closed [pump-1/0/1]"
+    assert closed.text == f"pump-1: failed: alert closed [{raised.id}]"
 
 
 # -- remaining life --------------------------------------------------------------------------------
