@@ -46,7 +46,8 @@ CREATE TABLE IF NOT EXISTS notice (
   since REAL NOT NULL,             -- when it was made, seconds since 1970 UTC
   body BLOB NOT NULL               -- the alert, JSON
 );
--- How many of an asset were not sent since the newest that was: the next one stands for them.
+-- How many of an asset were not sent since the newest that was: the next that tells what is wrong
+-- stands for them.
 CREATE TABLE IF NOT EXISTS held (asset TEXT PRIMARY KEY, number INTEGER NOT NULL) WITHOUT ROWID;
 -- What was sent within the hour, and counts against the limits.
 CREATE TABLE IF NOT EXISTS sent (asset TEXT NOT NULL, at REAL NOT NULL);
@@ -255,11 +256,13 @@ class Outbox:
         if row is None:
             return None, min(often.values(), default=now) + HOUR_S - now
         number, asset, kind, body, since = row
-        (held,) = self._db.execute(
-            "SELECT (SELECT COUNT(*) FROM notice WHERE asset = ?1 AND id < ?2) + "
-            "COALESCE((SELECT number FROM held WHERE asset = ?1), 0)",
-            (asset, number),
-        ).fetchone()
+        held = 0
+        if kind != "returned":
+            (held,) = self._db.execute(
+                "SELECT (SELECT COUNT(*) FROM notice WHERE asset = ?1 AND id < ?2) + "
+                "COALESCE((SELECT number FROM held WHERE asset = ?1), 0)",
+                (asset, number),
+            ).fetchone()
         return Waiting(number, kind, msgspec.json.decode(body, type=Alert), held, since), 0.0
 
     def _hold_back(self, asset: str) -> None:
@@ -302,11 +305,11 @@ class Outbox:
         self._db.execute("BEGIN")
         self._count("sent" if sent else "given_up", 1)
         if sent:
+            self._db.execute("INSERT OR REPLACE INTO heard VALUES (?, ?)", (asset, one.alert.id))
             if one.kind != "returned":
                 self._db.execute("INSERT INTO sent VALUES (?, ?)", (asset, now))
-            self._db.execute("INSERT OR REPLACE INTO heard VALUES (?, ?)", (asset, one.alert.id))
-            self._db.execute("DELETE FROM notice WHERE asset = ? AND id < ?", (asset, one.id))
-            self._db.execute("DELETE FROM held WHERE asset = ?", (asset,))
+                self._db.execute("DELETE FROM notice WHERE asset = ? AND id < ?", (asset, one.id))
+                self._db.execute("DELETE FROM held WHERE asset = ?", (asset,))
             self._db.execute("DELETE FROM trouble")
         self._db.execute("DELETE FROM notice WHERE id = ?", (one.id,))
         self._db.execute("COMMIT")
