@@ -97,7 +97,7 @@ def look(path: Path) -> Look:
         sqlite3.DatabaseError: it cannot be read.
     """
     with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as db:
-        (seen,) = db.execute("SELECT seen FROM place").fetchone()
+        (seen,) = db.execute("SELECT COALESCE(MAX(seen), 0) FROM place").fetchone()
         return Look(_counts(db), seen)
 
 

@@ -2,7 +2,6 @@
 
 import http.server
 import json
-import sqlite3
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -20,7 +19,7 @@ from agent.mqtt import Link
 from agent.notify import Apprise, Webhook
 from agent.notify.channel import Limits, NotSent
 from agent.notify.courier import Courier
-from agent.notify.outbox import Counts, Outbox, look, path_of
+from agent.notify.outbox import Counts, Outbox, path_of
 from agent.page.logbook import Logbook
 from agent.page.server import Page
 from agent.publish import Publisher
@@ -343,7 +342,7 @@ class Agent:
     def courier(self, config: NotifyConfig, clock: Callable[[], float] = lambda: 1e9) -> Courier:
         made = Courier(config, self.folder, PLACE, clock)
         self._opened.callback(made.close)
-        made.open()
+        follow(made)
         return made
 
     def say(self, courier: Courier, *alerts: Alert) -> None:
@@ -359,6 +358,13 @@ def agent_store(tmp_path: Path) -> Iterator[Agent]:
         yield Agent(tmp_path / "state", opened)
 
 
+def follow(courier: Courier) -> None:
+    """Start a courier, and wait until it has looked: a new one begins behind what is there."""
+    before = courier.counts
+    courier.open()
+    until(lambda: courier.counts is not before)
+
+
 def until(ready: Callable[[], bool]) -> None:
     """Wait for what another thread does."""
     pause = threading.Event()
@@ -369,26 +375,12 @@ def until(ready: Callable[[], bool]) -> None:
     pytest.fail("it never came")
 
 
-def following(courier: Courier, agent: Agent) -> None:
-    """Wait until a courier has looked at the store: a new channel begins behind what is there."""
-    until(path_of(agent.folder, courier.name).exists)
-    until(lambda: courier.counts != Counts() or _looked(agent, courier))
-
-
-def _looked(agent: Agent, courier: Courier) -> bool:
-    try:
-        return look(path_of(agent.folder, courier.name)).seen >= 0
-    except sqlite3.OperationalError:  # its tables are being made
-        return False
-
-
 def test_a_notice_is_posted_as_json_and_names_the_alert(
     agent_store: Agent, receiver: Receiver, tmp_path: Path
 ) -> None:
     (tmp_path / "secret").write_text("Bearer abc\n")
     config = Webhook(name="ops", url=receiver.url, secret_file=str(tmp_path / "secret"))
     courier = agent_store.courier(config)
-    following(courier, agent_store)
     agent_store.say(courier, alert("raised", failing=True, rul_h=31.0))
     receiver.wait(lambda: len(receiver.got) == 1)
     (body,), (headers,) = receiver.got, receiver.headers
@@ -414,7 +406,6 @@ def test_what_could_not_be_sent_is_sent_again_and_in_order(
 ) -> None:
     receiver.answers.extend([500, 503])
     courier = agent_store.courier(Webhook(url=receiver.url, retry_max_s=1.0))
-    following(courier, agent_store)
     agent_store.say(courier, alert("raised"), alert("raised", asset="pump-2"))
     receiver.wait(lambda: len(receiver.got) == 2)
     assert [body["alert"]["asset"] for body in receiver.got] == ["pump-1", "pump-2"]
@@ -428,7 +419,6 @@ def test_what_the_receiver_refuses_is_given_up_and_the_next_one_goes(
 ) -> None:
     receiver.answers.append(status)
     courier = agent_store.courier(Webhook(url=receiver.url))
-    following(courier, agent_store)
     agent_store.say(courier, alert("raised"), alert("raised", asset="pump-2"))
     receiver.wait(lambda: len(receiver.got) == 1)
     until(lambda: courier.counts.sent == 1)
@@ -442,7 +432,6 @@ def test_what_could_not_be_sent_for_too_long_is_given_up(
     receiver.answers.extend([500, 500])
     config = Webhook(url=receiver.url, give_up_h=2.0, retry_max_s=1.0)
     courier = agent_store.courier(config, lambda: 1e9 + hours[0] * HOUR_S)
-    following(courier, agent_store)
     agent_store.say(courier, alert("raised"))
     until(lambda: courier.counts.failed == 1)
     hours[0] = 3.0
@@ -466,7 +455,6 @@ def test_what_waited_when_the_agent_ended_is_sent_by_the_next(
 ) -> None:
     receiver.answers.extend([503] * 3)
     courier = agent_store.courier(Webhook(url=receiver.url))
-    following(courier, agent_store)
     agent_store.say(courier, alert("raised"))
     receiver.wait(lambda: receiver.asked >= 1)
     courier.close()
@@ -485,11 +473,9 @@ def test_a_channel_that_is_new_does_not_tell_what_is_past(
     agent_store: Agent, receiver: Receiver
 ) -> None:
     first = agent_store.courier(Webhook(url=receiver.url))
-    following(first, agent_store)
     agent_store.say(first, alert("raised"))
     receiver.wait(lambda: len(receiver.got) == 1)
     second = agent_store.courier(Webhook(name="second", url=receiver.url))
-    following(second, agent_store)
     agent_store.say(second, alert("raised", asset="pump-2"))
     receiver.wait(lambda: len(receiver.got) == 2)
     assert receiver.got[1]["alert"]["asset"] == "pump-2"
@@ -578,7 +564,7 @@ def test_a_channel_whose_thread_has_ended_is_not_well(
     with ExitStack() as opened:
         courier = Courier(Webhook(name="ops", url=receiver.url), node.config.state, PLACE)
         opened.callback(courier.close)
-        courier.open()
+        follow(courier)
         link = Link(node.config.mqtt, client_id="x", filters=[], will=None, receive=_nothing)
         opened.callback(link.close)
         link.open()
@@ -588,7 +574,6 @@ def test_a_channel_whose_thread_has_ended_is_not_well(
             node.engine, link, {}, publisher, Intake(10), page.show, couriers=[courier]
         )
         opened.callback(logbook.close)
-        until(path_of(node.config.state, "ops").exists)
 
         def shown() -> Any:
             page.show(logbook.snapshot())
