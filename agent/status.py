@@ -8,7 +8,7 @@ import msgspec
 from agent.config import AgentConfig
 from agent.rollout import live_version
 from agent.store import open_readonly
-from agent.wording import hours_left
+from agent.wording import within
 from contract.report import Alert, AlertState, Health
 
 _ORDER: tuple[AlertState, ...] = (
@@ -85,7 +85,9 @@ def _marked(db: sqlite3.Connection) -> dict[str, int]:
 
 def _left(config: AgentConfig, report: Health) -> str:
     spec = config.class_of(report.asset)
-    return "" if spec is None else hours_left(report, spec)
+    if report.rul_h is None:
+        return ""
+    return f"{report.rul_h:.0f} h{'' if spec is None else within(report, spec)}"
 
 
 def as_json(seen: Seen) -> str:

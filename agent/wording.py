@@ -95,31 +95,27 @@ def _standing(alert: Alert, spec: AssetClass) -> str:
     else:
         what = f"over its limit since {since}, {alert.score:.1f} times the limit now"
     parts = ", ".join(reason(why, spec) for why in alert.why)
-    left = "" if alert.rul_h is None else f"; about {hours_left(alert, spec)} left"
+    left = "" if alert.rul_h is None else f"; about {alert.rul_h:.0f} h left{within(alert, spec)}"
     return f"{failing}{what}{f': {parts}' if parts else ''}{left}"
 
 
-def hours_left(told: Alert | Health, spec: AssetClass) -> str:
-    """Say the hours left, and between which the truth lies; empty: they are not known.
+def within(told: Alert | Health, spec: AssetClass) -> str:
+    """Say between which hours the truth lies, behind the hours left; empty: it is not known.
 
     >>> from contract.spec import Channel
     >>> spec = AssetClass("pump", (Channel("vibration", "mm/s"),), cap_h=125.0)
     >>> alert = Alert("p/0/1", "p", "raised", 0, 0, 2.0, 31.0, 0, (), "", rul_low_h=20.4,
     ...               rul_high_h=45.0)
-    >>> hours_left(alert, spec)
-    '31 h (20 to 45)'
-    >>> hours_left(msgspec.structs.replace(alert, rul_high_h=125.0), spec)
-    '31 h (at least 20)'
+    >>> within(alert, spec)
+    ' (20 to 45)'
+    >>> within(msgspec.structs.replace(alert, rul_high_h=125.0), spec)
+    ' (at least 20)'
     """
-    if told.rul_h is None:
-        return ""
-    text = f"{told.rul_h:.0f} h"
     if told.rul_low_h is None or told.rul_high_h is None:
-        return text
-    # The cap stands for it and all above.
-    if told.rul_high_h >= spec.cap_h:
-        return f"{text} (at least {told.rul_low_h:.0f})"
-    return f"{text} ({told.rul_low_h:.0f} to {told.rul_high_h:.0f})"
+        return ""
+    if told.rul_high_h >= spec.cap_h:  # the cap stands for it and all above
+        return f" (at least {told.rul_low_h:.0f})"
+    return f" ({told.rul_low_h:.0f} to {told.rul_high_h:.0f})"
 
 
 def reason(why: Why, spec: AssetClass) -> str:

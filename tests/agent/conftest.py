@@ -340,8 +340,9 @@ class Device:
 
     def __init__(self, config: AgentConfig) -> None:
         self.config = config
-        self._opened = ExitStack()
-        self.engine = Engine(config, self._opened)
+        with ExitStack() as opened:
+            self.engine = Engine(config, opened)
+            self._opened = opened.pop_all()
 
     def kill(self) -> None:
         """Leave as a killed process does: no checkpoint."""
