@@ -97,7 +97,8 @@ class Alert(msgspec.Struct, frozen=True, tag_field="type", tag="alert"):
             be acknowledged again. ``acknowledged``: by a person, and it stands. ``returned``: what
             raised it is over. ``latched``: so it is, but it is held until it is acknowledged.
             ``shelved``, ``unshelved``: hidden for a while, and back because it stands.
-            ``unacknowledged``, ``normal``: an answer that changed nothing, or ended what was owed.
+            ``unacknowledged``, ``normal``: an answer that changed nothing, or ended what was owed;
+            with ``event``: closed, whatever it was.
         t: seconds since 1970 UTC, of the data or of the command, when the state changed.
         since: when the score first went over the limit and stayed.
         score: at the change; 1 is the limit.
@@ -113,7 +114,7 @@ class Alert(msgspec.Struct, frozen=True, tag_field="type", tag="alert"):
         ref: of the command that this answers.
         rul_low_h: hours between which the truth lies ...
         rul_high_h: ... as of health.
-        event: life event that closed it, and what it had is over with that life; empty: none did.
+        event: life event that closed it; empty: none did.
     """
 
     id: str
