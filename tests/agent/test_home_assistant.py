@@ -4,12 +4,14 @@ import json
 import re
 import signal
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, get_args
 
 import msgspec
 import pytest
 
 from agent import home_assistant
+from agent.retained import MOST_GONE, Retained
 from contract.report import Alert, VerdictWord
 
 Make = Callable[..., Any]
@@ -194,6 +196,54 @@ def test_another_prefix_moves_the_devices(plant: Any, agent: Make) -> None:
     )
     plant.wait(lambda: (old, b"") in plant.heard)
     plant.wait(lambda: any(topic == new and body for topic, body in plant.heard))
+
+
+def test_a_broker_that_has_forgotten_everything_is_told_again(
+    broker: Any, connect: Connect, plant: Any, agent: Make, tmp_path: Path
+) -> None:
+    process = started(agent, plant)
+    alert = raised(plant)
+    broker.stop()
+    (tmp_path / "broker" / "mosquitto.db").unlink()
+    process.wait_for("connection lost")
+    broker.start()
+    later = connect_another(broker, connect)
+    later.wait(lambda: "pump-1" in configs(later) and state(later, "pump-1") is not None)
+    assert state(later, "pump-1")["id"] == alert.id
+    assert state(later, "pump-1")["now"] == "unacknowledged"
+
+
+def test_a_restarted_agent_shows_the_alert_as_it_was_told(
+    broker: Any, connect: Connect, plant: Any, agent: Make
+) -> None:
+    process = started(agent, plant)
+    alert = raised(plant)
+    process.kill()
+    broker.stop()
+    process.start()
+    broker.start()
+    later = connect_another(broker, connect)
+    later.wait(lambda: state(later, "pump-1") is not None)
+    told = msgspec.convert(state(later, "pump-1"), Alert)
+    assert told.text == alert.text
+    assert told.why == alert.why != ()
+
+
+def test_topics_that_are_to_be_emptied_are_bounded() -> None:
+    kept = Retained([f"old/{n}" for n in range(2 * MOST_GONE)])
+    kept.keep("new", b"1")
+    kept.begin()
+    assert len(kept.topics) == MOST_GONE + 1
+    said: list[tuple[str, bytes, bool]] = []
+    while more := kept.take(100):
+        said += more
+    assert len(said) == MOST_GONE + 1
+    assert said[-1] == ("new", b"1", True)
+    assert {body for _, body, _ in said[:-1]} == {b""}
+    kept.keep("new", b"1")
+    assert kept.take(10) == []  # it stands
+    kept.keep("new", b"2")
+    assert kept.take(10) == [("new", b"2", True)]
 
 
 def test_names_that_look_alike_are_devices_of_their_own() -> None:

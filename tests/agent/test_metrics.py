@@ -334,7 +334,29 @@ tests:
         values: '0+90x70'
       - series: 'runout_values_marked_total{{instance="n",channel="flow",reason="flat"}}'
         values: '0+30x70'
+      - series: 'runout_notices_alive{{instance="n",channel="ops"}}'
+        values: '1 1 1 0x20'
+      - series: 'runout_notices_waiting_since_seconds{{instance="n",channel="ops"}}'
+        values: '_ 60x60'
     alert_rule_test:
+      - eval_time: 3m
+        alertname: RunoutNoticesDead
+      - eval_time: 4m
+        alertname: RunoutNoticesDead
+        exp_alerts:
+          - exp_labels: {{severity: critical, instance: n, channel: ops}}
+            exp_annotations:
+              summary: n sends no notices by ops
+              description: "The thread that sends them has ended: restart the agent."
+      - eval_time: 30m
+        alertname: RunoutNoticesWait
+      - eval_time: 40m
+        alertname: RunoutNoticesWait
+        exp_alerts:
+          - exp_labels: {{severity: warning, instance: n, channel: ops}}
+            exp_annotations:
+              summary: "n: notices by ops wait for 39m 0s"
+              description: "Its page says why: the other side is away, or there are too many."
       - eval_time: 2m
         alertname: RunoutMachineAlert
       - eval_time: 3m

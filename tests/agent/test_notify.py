@@ -450,6 +450,15 @@ def test_a_redirection_is_not_followed(receiver: Receiver) -> None:
     assert receiver.asked == 1
 
 
+def test_who_cannot_be_reached_is_told_of_in_plain_words(
+    free_ports: Callable[[], int],
+) -> None:
+    channel = Webhook(url=f"http://127.0.0.1:{free_ports()}/").build()
+    with pytest.raises(NotSent, match=r"^\[Errno \d+\] Connection refused$") as told:
+        channel.send(_notice(alert("raised")))
+    assert not told.value.final
+
+
 def test_what_waited_when_the_agent_ended_is_sent_by_the_next(
     agent_store: Agent, receiver: Receiver
 ) -> None:
