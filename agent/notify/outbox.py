@@ -246,33 +246,36 @@ class Outbox:
         if sent >= self._limits.per_h:
             for (asset,) in self._db.execute("SELECT DISTINCT asset FROM notice").fetchall():
                 often[asset] = max(oldest, often.get(asset, oldest))
-        for asset in often:
+        urgent = self._db.execute(
+            "SELECT asset FROM notice WHERE level = ? ORDER BY id", (FAILING,)
+        ).fetchall()
+        for asset in {*often, *(asset for (asset,) in urgent)}:
             self._hold_back(asset)
+        first = urgent[0][0] if urgent else None
         row = self._db.execute(
+            # Of the asset that is failing, what is over before it is: who hears that it is over
+            # must not take it for what came behind.
             "SELECT id, asset, kind, body, since FROM notice WHERE level != ? OR asset NOT IN "
-            "(SELECT value FROM json_each(?)) ORDER BY level != ?, id LIMIT 1",
-            (DEGRADED, json.dumps(list(often)), FAILING),
+            "(SELECT value FROM json_each(?)) ORDER BY asset IS NOT ?, id LIMIT 1",
+            (DEGRADED, json.dumps(list(often)), first),
         ).fetchone()
         if row is None:
             return None, min(often.values(), default=now) + HOUR_S - now
         number, asset, kind, body, since = row
-        held = 0
-        if kind != "returned":
-            (held,) = self._db.execute(
-                "SELECT (SELECT COUNT(*) FROM notice WHERE asset = ?1 AND id < ?2) + "
-                "COALESCE((SELECT number FROM held WHERE asset = ?1), 0)",
-                (asset, number),
-            ).fetchone()
+        (held,) = self._db.execute(
+            "SELECT COALESCE(SUM(number), 0) FROM held WHERE asset = ? AND ? != 'returned'",
+            (asset, kind),
+        ).fetchone()
         return Waiting(number, kind, msgspec.json.decode(body, type=Alert), held, since), 0.0
 
     def _hold_back(self, asset: str) -> None:
-        """Let the newest of what is degraded stand for all of it; an end for what it ends."""
+        """Let what is newer stand for what is degraded, and an end for what it ends."""
         found = self._db.execute(
             "SELECT id, alert, level FROM notice WHERE asset = ? ORDER BY id", (asset,)
         ).fetchall()
         gone: list[int] = []
         before: tuple[int, str] | None = None
-        """The newest that is degraded: its number and alert."""
+        """The one before, if that is degraded: its number and alert."""
         for number, alert, level in found:
             if before is not None:
                 gone.append(before[0])
@@ -300,7 +303,7 @@ class Outbox:
         self._db.execute("COMMIT")
 
     def done(self, one: Waiting, now: float, *, sent: bool) -> None:
-        """Forget a notice that was given up; or sent, with the earlier ones it stands for."""
+        """Forget a notice that was sent, or given up."""
         asset = one.alert.asset
         self._db.execute("BEGIN")
         self._count("sent" if sent else "given_up", 1)
@@ -308,7 +311,6 @@ class Outbox:
             self._db.execute("INSERT OR REPLACE INTO heard VALUES (?, ?)", (asset, one.alert.id))
             if one.kind != "returned":
                 self._db.execute("INSERT INTO sent VALUES (?, ?)", (asset, now))
-                self._db.execute("DELETE FROM notice WHERE asset = ? AND id < ?", (asset, one.id))
                 self._db.execute("DELETE FROM held WHERE asset = ?", (asset,))
             self._db.execute("DELETE FROM trouble")
         self._db.execute("DELETE FROM notice WHERE id = ?", (one.id,))

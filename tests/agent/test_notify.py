@@ -187,6 +187,26 @@ def test_what_is_failing_goes_before_what_has_waited_longer(desk: Callable[..., 
     assert [ident for _, ident, _ in one.sent()] == ["pump-3/0/1", "pump-1/0/1", "pump-2/0/1"]
 
 
+def test_of_one_machine_all_is_told_in_order_however_urgent(desk: Callable[..., Desk]) -> None:
+    one = desk()
+    one.hear(alert("raised"))
+    one.sent()
+    one.hear(
+        alert("raised", asset="pump-2"),
+        alert("returned"),
+        *came_and_went(2),
+        *came_and_went(3, failing=True),
+        alert("raised", 4, failing=True),
+    )
+    assert one.sent() == [
+        ("returned", "pump-1/0/1", 0),
+        ("raised", "pump-1/0/3", 2),
+        ("returned", "pump-1/0/3", 0),
+        ("raised", "pump-1/0/4", 0),
+        ("raised", "pump-2/0/1", 0),
+    ]
+
+
 @pytest.mark.parametrize("failing", [False, True], ids=["degraded", "failing"])
 def test_shelving_takes_back_what_is_degraded_and_not_yet_told_and_nothing_failing(
     failing: bool, desk: Callable[..., Desk]
