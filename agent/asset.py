@@ -186,8 +186,11 @@ class Asset:
         self._facts = np.array([facts.get(name, np.nan) for name in names], dtype=np.float64)
 
     def begin_life(self) -> None:
-        """Forget the last life; time goes on."""
-        self.life += 1
+        """Forget the last life; time goes on.
+
+        A life without a row is none: a start that follows the failure before it is the same one's.
+        """
+        self.life += self._born_ns != NEVER
         self._window.reset()
         self.health.reset()
         self.told_ns = self._born_ns = NEVER

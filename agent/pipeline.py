@@ -273,8 +273,8 @@ class Pipeline:
                     asset.name,
                     change,
                     t_ns,
-                    score=judged.score or 0.0,
-                    rul_h=report.rul_h,
+                    newest=(judged.score or 0.0, report.rul_h),
+                    interval=group.interval,
                     judged_by=report.judged_by,
                     reasons=health.why(judged, group.parts),
                 )
@@ -332,7 +332,7 @@ class Pipeline:
             self.counts.repeated += 1
             return
         if isinstance(said, LifeEvent):
-            self._life_event(asset, event, said.ref, outcomes)
+            self._life_event(asset, event, said, outcomes)
         else:
             outcomes.append(self._command(asset, event.t_ns, said))
 
@@ -359,7 +359,13 @@ class Pipeline:
             else:
                 word = alert.acknowledge()
         return alert.report(
-            asset.name, word, t_ns, judged_by=asset.group.version, remark=remark, ref=said.ref
+            asset.name,
+            word,
+            t_ns,
+            interval=asset.group.interval,
+            judged_by=asset.group.version,
+            remark=remark,
+            ref=said.ref,
         )
 
     def _finding(self, asset: Asset, t_ns: int, said: Verdict) -> Finding:
@@ -373,24 +379,29 @@ class Pipeline:
             span,
         )
 
-    def _life_event(self, asset: Asset, event: Event, ref: str, outcomes: list[Outcome]) -> None:
+    def _life_event(
+        self, asset: Asset, event: Event, said: LifeEvent, outcomes: list[Outcome]
+    ) -> None:
         self.counts.events += 1
-        closed = asset.flush(event.pos, self.counts)
-        if closed is not None:
-            self._judge([closed], outcomes)
-        word = asset.alert.end(event.t_ns)
-        if word or ref:
+        run = asset.flush(event.pos, self.counts)
+        if run is not None:
+            self._judge([run], outcomes)
+        group, newest = asset.group, asset.alert.newest
+        closed = asset.alert.end(event.t_ns)
+        if closed or said.ref:
             outcomes.append(
                 asset.alert.report(
                     asset.name,
-                    word or "normal",
+                    "normal",
                     event.t_ns,
-                    score=0.0,
-                    judged_by=asset.group.version,
-                    ref=ref,
+                    newest=newest,
+                    interval=group.interval,
+                    judged_by=group.version,
+                    event=said.event if closed else "",
+                    remark="" if closed else f"{said.event}: noted",
+                    ref=said.ref,
                 )
             )
-        group = asset.group
         if group.levels.learning:
             self._learn_levels(asset, failed=event.event == "failed")
         if event.event != "failed":

@@ -159,6 +159,16 @@ class AgentProcess:
         self._reading = Reading(self._process)
         return self
 
+    def ask(self, command: str, *words: str) -> subprocess.CompletedProcess[str]:
+        """Run another command on the same configuration, as a person beside the agent does."""
+        return subprocess.run(
+            [self._command[0], command, *self._command[2:], *words],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=PATIENCE_S,
+        )
+
     def wait_for(self, words: str) -> None:
         """Return when the agent's log has said these words, since it was last started."""
         self._reading.wait_for(words)
@@ -332,7 +342,7 @@ class Device:
         self.config = config
         with ExitStack() as opened:
             self.engine = Engine(config, opened)
-            self._opened = opened.pop_all()  # else what was opened is closed, as when it is killed
+            self._opened = opened.pop_all()
 
     def kill(self) -> None:
         """Leave as a killed process does: no checkpoint."""
