@@ -115,9 +115,18 @@ class Engine:
             return self.store.seq, False
         if changed is not None:
             self._number(self.store.forget_unfinished(lambda asset: changed.goes_on(now, asset)))
+        else:
+            self.custody.begin(self.pipeline, seq, empty=seq == 0)
+        torn = self.store.seq > max(seq, self.store.last_seq())
         self.store.seq = max(self.store.seq, seq)
         self._replay(seq, changed, now)
-        if changed is not None:
+        if torn:
+            log.critical(
+                "the journal ends before what was said: the state goes on without its last batches",
+                extra={"batches": self.store.seq - max(seq, self.store.last_seq())},
+            )
+        if torn or changed is not None:
+            self.custody.gather(self.pipeline)
             self._seal()
             return self.store.seq, False
         return seq, seq == 0
@@ -137,8 +146,10 @@ class Engine:
                 batch = Batch.decode(body)
                 if changed is not None:
                     batch = self._what_goes_on(batch, changed, now)
-                # What it says was said, and committed, the first time.
-                self.pipeline.process(batch)
+                outcomes = self.pipeline.process(batch)
+                if number > self.store.done:
+                    # The end came between its commit and that of what came of it.
+                    self._keep(batch, outcomes, noted=changed is None)
             except ContractError as error:
                 log.warning(
                     "a journalled batch was skipped", extra={"seq": number, "error": str(error)}
@@ -179,13 +190,15 @@ class Engine:
 
     def _seal(self) -> None:
         """Let restarts begin with this state: what was journalled before means something else."""
+        before = self.store.seq
+        self.store.cut_journal()
         for _ in range(2):  # the checkpoint before the newest, too
             self.store.begin()
             self.store.journal(Batch([], []).encode())
             self.store.commit()
             self.store.checkpoint(*self.pipeline.arrays())
         if self.store.meta("checkpointed", "0") == str(self.store.seq):
-            self.store.forget_journal(self.store.seq - 1)
+            self.store.forget_journal(before)
 
     def process(self, batch: Batch, rejected: list[Rejected] | None = None) -> list[Outcome]:
         """Journal, judge and commit one batch; after this it may be acknowledged."""
@@ -193,11 +206,7 @@ class Engine:
         outcomes = self.pipeline.process(batch)
         # Behind the processing, which finds the features of bursts; one transaction all the same.
         self.store.journal(batch.encode(waveforms=self.config.keep.waveforms))
-        for finding in self.pipeline.findings:
-            self.store.note_verdict(finding)
-        if outcomes:
-            self.store.add_results([_result(outcome) for outcome in outcomes])
-        self.custody.note(batch, outcomes, self.pipeline)
+        self._keep(batch, outcomes)
         if rejected:
             self.store.quarantine(rejected, self.config.limits.quarantine)
             for message in rejected:
@@ -209,6 +218,15 @@ class Engine:
         self.store.commit()
         self.commit_s = time.monotonic() - began
         return outcomes
+
+    def _keep(self, batch: Batch, outcomes: list[Outcome], *, noted: bool = True) -> None:
+        """Write down what came of a batch, in its transaction."""
+        for finding in self.pipeline.findings:
+            self.store.note_verdict(finding)
+        if outcomes:
+            self.store.add_results([_result(outcome) for outcome in outcomes])
+        if noted:
+            self.custody.note(batch, outcomes, self.pipeline)
 
     def _count(self, message: Rejected) -> None:
         seen = self.rejected.get(message.reason, 0)

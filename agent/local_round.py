@@ -9,6 +9,7 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
+from agent.journal import JournalReader
 from agent.labels import Life, own_basis
 from agent.personal import personal
 from agent.prognosis import LocalRul, error_h
@@ -55,7 +56,7 @@ def answer(state: Path, request: Request, arrays: Arrays) -> Update:
         training = read_lives(db, spec, heldout=False)
         heldout = read_lives(db, spec, heldout=True)
         live = live_version(db, spec.name)
-        (epoch,) = db.execute("SELECT COALESCE(MAX(seq), 0) FROM journal").fetchone()
+        epoch = JournalReader(state).last
         (node,) = db.execute("SELECT value FROM meta WHERE key = 'node'").fetchone()
     finally:
         db.close()
@@ -76,7 +77,7 @@ def answer(state: Path, request: Request, arrays: Arrays) -> Update:
         phase=request.phase,
         asset_class=spec,
         node=node,
-        epoch=int(epoch),
+        epoch=epoch,
         rows=sum(len(life.y) for life in training),
         lives=len(training),
         heldout=len(heldout),

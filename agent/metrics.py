@@ -89,6 +89,13 @@ def _node(page: _Page, snapshot: Snapshot) -> None:
     page.one("turn_time_seconds", "gauge", "Since 1970, when the main loop said this.", snapshot.at)
     page.one("resident_memory_bytes", "gauge", "Memory.", process.resident_bytes or None)
     page.one("cpu_seconds_total", "counter", "Processor time.", process.cpu_s)
+    page.one(
+        "written_bytes_total",
+        "counter",
+        "That the process made the system write to disks.",
+        process.written_bytes or None,
+    )
+    page.one("store_syncs_total", "counter", "Flushes to the disk.", files.syncs)
     page.one("journal_bytes", "gauge", "Readings in the journal.", files.journal_bytes)
     page.one("store_bytes", "gauge", "The database and its log.", files.store_bytes)
     page.one(

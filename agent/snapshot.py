@@ -150,11 +150,13 @@ class Files(msgspec.Struct, frozen=True):
     Attributes:
         journal_bytes: of readings in the journal.
         store_bytes: of the database and its log.
+        syncs: flushes to the disk since the process began; SQLite's own are a few an hour more.
         checkpoint: seconds since 1970 UTC when the last was written; None: there is none yet.
     """
 
     journal_bytes: int
     store_bytes: int
+    syncs: int
     checkpoint: float | None
 
 
@@ -165,11 +167,13 @@ class Process(msgspec.Struct, frozen=True):
         started: seconds since 1970 UTC.
         resident_bytes: memory; 0 where the system does not say.
         cpu_s: of processor time, user and system.
+        written_bytes: that it made the system write to disks; 0 where the system does not say.
     """
 
     started: float
     resident_bytes: int
     cpu_s: float
+    written_bytes: int
 
 
 class Snapshot(msgspec.Struct, frozen=True):

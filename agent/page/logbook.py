@@ -2,7 +2,6 @@
 
 import os
 import resource
-import sqlite3
 import time
 from bisect import bisect_left
 from collections import deque
@@ -29,7 +28,7 @@ from agent.snapshot import (
     Snapshot,
 )
 from agent.sources import Source
-from agent.store import open_readonly
+from agent.store import Store, open_readonly
 from agent.wording import reason
 from contract import VERSION
 from contract.report import STANDING, Alert, AlertState, Health
@@ -278,7 +277,7 @@ class Logbook:
             ),
             channels=tuple(_channel(courier) for courier in self._couriers),
             broker=self._broker(config, now_s),
-            files=_files(config.state, self._db),
+            files=_files(config.state, engine.store),
             process=_process(self._started),
             latency=self._latency.frozen(),
             commit=self._commit.frozen(),
@@ -356,12 +355,11 @@ def _channel(courier: "Courier") -> SeenChannel:
     )
 
 
-def _files(state: Path, db: sqlite3.Connection) -> Files:
-    first = db.execute("SELECT bytes - length(body) FROM journal ORDER BY seq LIMIT 1").fetchone()
-    last = db.execute("SELECT bytes FROM journal ORDER BY seq DESC LIMIT 1").fetchone()
+def _files(state: Path, store: Store) -> Files:
     return Files(
-        journal_bytes=last[0] - first[0] if first and last else 0,
+        journal_bytes=store.journal_bytes,
         store_bytes=sum(_size(state / name) for name in ("store.db", "store.db-wal")),
+        syncs=store.syncs,
         checkpoint=_written(state / "checkpoint.npz"),
     )
 
@@ -386,4 +384,14 @@ def _process(started: float) -> Process:
         pages = int(Path("/proc/self/statm").read_bytes().split()[1])
     except FileNotFoundError:  # not Linux
         pages = 0
-    return Process(started, pages * os.sysconf("SC_PAGE_SIZE"), used.ru_utime + used.ru_stime)
+    return Process(
+        started, pages * os.sysconf("SC_PAGE_SIZE"), used.ru_utime + used.ru_stime, _written_bytes()
+    )
+
+
+def _written_bytes() -> int:
+    try:
+        lines = Path("/proc/self/io").read_bytes().splitlines()
+    except OSError:  # not Linux, or a kernel that does not count
+        return 0
+    return next((int(line.split()[1]) for line in lines if line.startswith(b"write_bytes:")), 0)

@@ -24,6 +24,7 @@ from paho.mqtt.enums import CallbackAPIVersion
 from agent.app import Engine
 from agent.batch import Batch, Event, Rows
 from agent.config import AgentConfig, Keep, Limits, Node
+from agent.journal import JournalReader
 from agent.pipeline import Outcome
 from contract.arrays import Floats
 from contract.model_spec import Moments, Ridge
@@ -193,9 +194,7 @@ class AgentProcess:
 
     def batches(self) -> list[Batch]:
         """Return what the agent has journalled."""
-        return [
-            Batch.decode(body) for (body,) in self.table("SELECT body FROM journal ORDER BY seq")
-        ]
+        return [Batch.decode(body) for _, body in JournalReader(self.state).read()]
 
     def values(self, asset: str, column: int) -> list[float]:
         """Return the readings of an asset that the agent has journalled, in order."""

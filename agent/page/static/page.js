@@ -229,6 +229,8 @@ function showDevice(told) {
       ["running for", span(process.uptime_s)],
       ["memory", process.resident_bytes ? bytes(process.resident_bytes) : "not known"],
       ["processor", `${span(process.cpu_s)} (${((100 * process.cpu_s) / Math.max(1, process.uptime_s)).toFixed(1)} %)`],
+      ["written to disk", !process.written_bytes ? "not known" : process.written_bytes_a_day === null ? bytes(process.written_bytes)
+        : `${bytes(process.written_bytes)}, ${bytes(process.written_bytes_a_day)} a day`],
       ["journal, database", `${bytes(files.journal_bytes)}, ${bytes(files.store_bytes)}`],
       ["checkpoint", files.checkpoint === null ? "none yet" : `${span(Math.max(0, told.at - files.checkpoint))} ago`],
       ["arrival to commit", mostOf(told.latency, ms)],
