@@ -107,7 +107,9 @@ class Page:
         self._thread: threading.Thread | None = None
         self._probing = threading.Lock()
         self._probed_s, self._trouble = -PROBE_S, ""
-        self._encoded: tuple[Snapshot, bytes] | None = None
+        self._encoded: tuple[Snapshot, tuple[str, ...], bytes] | None = None
+        self.problems: tuple[str, ...] = ()
+        """What the main thread cannot do, or trust, at present; it sets them."""
 
     @property
     def port(self) -> int:
@@ -175,17 +177,19 @@ class Page:
 
     def status(self, snapshot: Snapshot) -> bytes:
         """Return the whole as JSON, made once for all who ask."""
+        troubles = tuple(self.troubles(time.monotonic()))
         made = self._encoded
-        if made is None or made[0] is not snapshot:
-            made = self._encoded = snapshot, _encoder.encode(view.status(snapshot))
-        return made[1]
+        if made is None or made[0] is not snapshot or made[1] != troubles:
+            body = _encoder.encode({**view.status(snapshot), "troubles": troubles})
+            made = self._encoded = snapshot, troubles, body
+        return made[2]
 
     def troubles(self, now_s: float) -> list[str]:
         """Return why the agent is not well at a time of ``time.monotonic``; empty: it is."""
         snapshot = self._snapshot
         if snapshot is None:
             return ["the agent has only begun: nothing is known yet"]
-        found = []
+        found = list(self.problems)
         stalled_s = now_s - snapshot.turned_s
         if stalled_s > STALL_S:
             found.append(f"the main loop has not turned for {stalled_s:.0f} s")
