@@ -612,8 +612,9 @@ class _Loop:
         elif self._clock_problem and not problem:
             log.info("this device's clock agrees with the data")
         self._clock_problem = problem
-        if self.page is not None:
+        if self.page is not None and self.logbook is not None:
             self.page.problems = (problem,) if problem else ()
+            self.logbook.clock_problem = problem
 
     def say_stuck(self) -> None:
         """Say that nothing can be stored, where it is not said yet; counts are of the last commit.

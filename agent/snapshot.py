@@ -160,6 +160,8 @@ class Snapshot(msgspec.Struct, frozen=True):
         vectors: feature vectors.
         events: life events.
         lives: finished lives.
+        clock_steps: how often an asset's time began anew, where a clock was set back.
+        clock_problem: what is wrong with the device's clock; empty: nothing that is known.
         bad: values marked bad.
         marked: values by ``channel.reason``, bad and uncertain.
         rejected: messages that could not be used, by reason, since the process began.
@@ -190,6 +192,8 @@ class Snapshot(msgspec.Struct, frozen=True):
     vectors: int
     events: int
     lives: int
+    clock_steps: int
+    clock_problem: str
     bad: int
     marked: dict[str, int]
     rejected: dict[str, int]

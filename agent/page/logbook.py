@@ -120,6 +120,9 @@ class Logbook:
         intake: of the messages.
         show: called with each snapshot.
         plotted: assets whose reports are kept for plots.
+
+    Attributes:
+        clock_problem: what is wrong with the device's clock, to be shown.
     """
 
     def __init__(
@@ -133,6 +136,7 @@ class Logbook:
         *,
         plotted: int = PLOTTED,
     ) -> None:
+        self.clock_problem = ""
         self._show = show
         self._room = plotted
         self._shown_s = 0.0
@@ -247,6 +251,8 @@ class Logbook:
             vectors=counts.vectors,
             events=counts.events,
             lives=counts.lives,
+            clock_steps=counts.clock_steps,
+            clock_problem=self.clock_problem,
             bad=counts.bad,
             marked=dict(counts.marked),
             rejected=dict(engine.rejected),

@@ -31,6 +31,7 @@ def status(snapshot: Snapshot) -> dict[str, Any]:
             "vectors": snapshot.vectors,
             "events": snapshot.events,
             "lives": snapshot.lives,
+            "clock_steps": snapshot.clock_steps,
             "waiting": snapshot.waiting,
             "marked": snapshot.marked,
             "rejected": snapshot.rejected,

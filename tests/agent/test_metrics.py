@@ -302,6 +302,8 @@ tests:
         values: '0x30'
       - series: 'runout_readings_total{{instance="n"}}'
         values: '0+600x60'
+      - series: 'runout_clock_trusted{{instance="n"}}'
+        values: '1 1 1 0x20 1x20'
       - series: 'runout_values_marked_total{{instance="n",channel="flow",reason="high"}}'
         values: '0+90x70'
       - series: 'runout_values_marked_total{{instance="n",channel="flow",reason="flat"}}'
@@ -332,6 +334,17 @@ tests:
             exp_annotations:
               summary: n has been without its broker for 11m 0s
               description: It goes on judging; results wait in its store.
+      - eval_time: 12m
+        alertname: RunoutClockWrong
+      - eval_time: 13m
+        alertname: RunoutClockWrong
+        exp_alerts:
+          - exp_labels: {{severity: warning, instance: n}}
+            exp_annotations:
+              summary: The clock of n is behind its data
+              description: "Nothing is lost; what it stamps is wrong. Its /healthz says more."
+      - eval_time: 30m
+        alertname: RunoutClockWrong
       - eval_time: 25m
         alertname: RunoutBacklog
       - eval_time: 60m
