@@ -419,8 +419,10 @@ def run(config: AgentConfig, stopping: Callable[[], bool], intake: Intake) -> No
             from agent.page.logbook import Logbook  # noqa: PLC0415  # 3 MB that not all need
             from agent.page.server import Page  # noqa: PLC0415
 
-            page = Page(config.web, config.state)
-            loop.logbook = Logbook(engine, link, sources, publisher, intake, page.show)
+            page = Page(config.web, config.state, config.class_of)
+            loop.logbook = Logbook(
+                engine, link, sources, publisher, intake, page.show, looked_at=page.looked_at
+            )
             loop.page = page
             opened.callback(loop.logbook.close)
             opened.callback(page.close)

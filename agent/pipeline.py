@@ -121,6 +121,8 @@ class Pipeline:
         """Slow facts by asset."""
         self.clock_ns = 0
         """This device's clock, when the newest message came."""
+        self.look: Callable[[Run, int], None] | None = None
+        """Called with each vector that is reported, by its place in a run; it changes nothing."""
         self.findings: list[Finding] = []
         """Verdicts of the newest batch, to be kept with it."""
 
@@ -272,6 +274,8 @@ class Pipeline:
         if due:
             asset.told_ns = t_ns
             outcomes.append(report)
+            if self.look is not None:
+                self.look(run, k)
         if change:
             outcomes.append(
                 asset.alert.report(

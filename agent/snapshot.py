@@ -35,6 +35,18 @@ class Histogram(msgspec.Struct, frozen=True):
     sum: float
 
 
+class SeenFeatures(msgspec.Struct, frozen=True):
+    """Features of an asset that somebody looks at, at its last reports.
+
+    Attributes:
+        parts: channel and statistic of each.
+        told: seconds since 1970 UTC ``(n,)``, values ``(n, features)``; NaN where not known.
+    """
+
+    parts: tuple[tuple[str, str], ...]
+    told: Points
+
+
 class SeenAsset(msgspec.Struct, frozen=True):
     """One asset, as of its newest report.
 
@@ -178,6 +190,7 @@ class Snapshot(msgspec.Struct, frozen=True):
         latency: seconds from the arrival of a message to its commit.
         commit: seconds that a commit takes.
         batch: messages that share a commit.
+        features: by asset, of those that somebody looks at.
     """
 
     at: float
@@ -210,6 +223,7 @@ class Snapshot(msgspec.Struct, frozen=True):
     latency: Histogram
     commit: Histogram
     batch: Histogram
+    features: dict[str, SeenFeatures] = {}
 
     def asset(self, name: str) -> SeenAsset | None:
         """Return an asset by its name."""
