@@ -548,7 +548,8 @@ class _Loop:
         broker = "connected" if self._link.connected.is_set() else "no broker"
         machines = len(self._engine.pipeline.assets)
         read = f"{counts.readings} readings of {machines} machines"
-        return f"{read}, {counts.rejected} rejected, {broker}"
+        clock = f", {self._clock_problem}" if self._clock_problem else ""
+        return f"{read}, {counts.rejected} rejected, {broker}{clock}"
 
     def _turn(self) -> None:
         arrivals = self._intake.take(0.1, self._more_s)
@@ -613,6 +614,9 @@ class _Loop:
             log.error("this device's clock cannot be trusted", extra={"problem": problem})
         elif self._clock_problem and not problem:
             log.info("this device's clock agrees with the data")
+        if problem != self._clock_problem:
+            # For who looks at the store: see agent.status.
+            self._engine.store.note("problem", problem)
         self._clock_problem = problem
         if self.page is not None and self.logbook is not None:
             self.page.problems = (problem,) if problem else ()

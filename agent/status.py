@@ -23,6 +23,7 @@ class Seen(msgspec.Struct):
         health: the last report of each asset.
         alerts: those that stand.
         marked: values by ``channel.reason``, bad and uncertain, as of the last checkpoint.
+        problem: what was wrong with the device's clock when it was last noted; empty: nothing.
     """
 
     node: str
@@ -33,6 +34,7 @@ class Seen(msgspec.Struct):
     health: list[Health]
     alerts: list[Alert]
     marked: dict[str, int] = {}
+    problem: str = ""
 
 
 def read(config: AgentConfig) -> Seen:
@@ -59,6 +61,7 @@ def read(config: AgentConfig) -> Seen:
             health=health,
             alerts=[alert for alert in alerts if alert.stands],
             marked=_marked(db),
+            problem=_problem(db),
         )
     finally:
         db.close()
@@ -69,6 +72,11 @@ def _marked(db: sqlite3.Connection) -> dict[str, int]:
     return msgspec.json.decode(row[0], type=dict[str, int]) if row else {}
 
 
+def _problem(db: sqlite3.Connection) -> str:
+    row = db.execute("SELECT value FROM meta WHERE key = 'problem'").fetchone()
+    return str(row[0]) if row else ""
+
+
 def as_json(seen: Seen) -> str:
     """Return one JSON object."""
     return msgspec.json.encode(seen).decode()
@@ -77,6 +85,8 @@ def as_json(seen: Seen) -> str:
 def as_text(seen: Seen) -> str:
     """Return a table, the worst asset first."""
     lines = [f"node {seen.node}"]
+    if seen.problem:
+        lines.append(f"PROBLEM: {seen.problem}")
     for name, version in seen.live.items():
         judge = f"release {version}" if version else "its own models"
         lines.append(f"class {name}: judged by {judge}, {seen.lives.get(name, 0)} finished lives")

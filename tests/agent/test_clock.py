@@ -1,8 +1,12 @@
 """A clock that is wrong costs no reading: neither this device's nor a sender's."""
 
+import http.client
 import json
 import logging
+import signal
+import time
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from typing import Any
 
 import msgspec
@@ -12,14 +16,16 @@ import pytest
 from agent.assemble import Assembler
 from agent.batch import Batch, Clock, Rows
 from agent.clock import DeviceClock, synchronised
-from agent.config import AgentConfig
+from agent.config import AgentConfig, Node, load
+from agent.doctor import machine
 from agent.intake import Arrival
 from agent.pipeline import Outcome
+from agent.status import as_text, read
 from agent.timebase import ROWS, TimeBase
 from contract.arrays import Floats
 from contract.report import Alert, Health, Shelve
 from contract.spec import AssetClass, Channel, Moments
-from tests.agent.conftest import pump_class
+from tests.agent.conftest import ROOT, pump_class
 
 START_S = 1_800_000_000
 S_NS = 10**9
@@ -320,6 +326,41 @@ def test_a_clock_that_went_back_is_told_for_a_day_or_until_it_is_set() -> None:
 
 def test_the_kernel_can_be_asked_whether_the_clock_is_set() -> None:
     assert synchronised() in {True, False}
+
+
+def test_a_running_agent_tells_everybody_of_a_clock_that_is_behind_its_data(
+    broker: Any,
+    connect: Callable[..., Any],
+    agent: Callable[..., Any],
+    free_ports: Callable[[], int],
+) -> None:
+    if synchronised():
+        pytest.skip("a time server has set this machine's clock: what is ahead of it is refused")
+    port = free_ports()
+    plant = connect(broker)
+    process = agent("node", "agent.minimal.toml", f"web.port={port}").start()
+    plant.wait_for("node", lambda status: status.online and not status.problem)
+    process.wait_for("page url=")
+    for n in range(20):
+        t = time.time() + 7 * DAY_S + n
+        body = json.dumps({"t": t, "v": {"vibration": 5.0, "temperature": 40.0}}).encode()
+        plant.send("node", "pump-1", "readings", body)
+    plant.wait_for("node", lambda status: status.readings == 20 and bool(status.problem))
+    status = plant.statuses["node"]
+    assert (status.rejected, status.problem[:28]) == (0, "the clock is behind the data")
+    with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=60)) as asking:
+        asking.request("GET", "/healthz")
+        answer = asking.getresponse()
+        assert answer.status == 503
+        (reason,) = json.load(answer)["reasons"]
+    assert reason.startswith("the clock is behind the data: that of pump-1 is 7.0 days ahead")
+    assert process.end(signal.SIGTERM) == 0
+    config = msgspec.structs.replace(
+        load(ROOT / "configs" / "agent.minimal.toml"), node=Node("node", state=str(process.state))
+    )
+    assert "PROBLEM: the clock is behind the data" in as_text(read(config))
+    found = machine.clock(config, synchronised=lambda: False)
+    assert (found.level, "behind the data" in found.text) == ("fault", True)
 
 
 # -- the journal ------------------------------------------------------------------------------

@@ -263,6 +263,14 @@ def test_the_alert_rules_ask_for_metrics_that_there_are(shown: Snapshot) -> None
     assert names <= full(shown), names - full(shown)
 
 
+def test_every_metric_stands_in_the_documentation(shown: Snapshot) -> None:
+    text = (ROOT / "docs" / "status.md").read_text(encoding="utf-8")
+    said = metrics.exposition(shown, healthy=True).decode()
+    names = {line.split()[2] for line in said.splitlines() if line.startswith("# TYPE")}
+    assert len(names) > 30
+    assert {name for name in names if f"`{name}`" not in text} == set()
+
+
 def promtool(*words: str, given: bytes | None = None) -> None:
     program = shutil.which("promtool")
     if program is None:

@@ -333,12 +333,13 @@ def test_the_newest_readings_and_the_last_burst_are_read_out_of_the_journal(
     assert readings.channels(readings.newest(config.state, "nobody"), spec, []) == []
     assert readings.newest(config.state / "nowhere", "pump-1").rows == []
 
-    # A clock that was a year ahead: what comes behind it is shown alone.
+    # A clock that was a year ahead: what it stamped is not drawn beside what comes behind it.
     for times in (t_ns[:20] + 365 * 86_400 * 10**9, t_ns[:20] + 500 * 10**9):
         rows = [Rows("pump-1", times, values, np.arange(20), np.ones(20, dtype=np.bool_))]
         node.engine.process(Batch(rows, []))
     vibration, _ = readings.channels(readings.newest(config.state, "pump-1"), spec, [])
-    assert vibration["t"] == (START_S + 500 + np.arange(20)).tolist()
+    assert vibration["t"][-20:] == (START_S + 500 + np.arange(20)).tolist()
+    assert vibration["t"] == sorted(vibration["t"])
 
 
 def test_the_backlog_is_as_old_as_its_oldest_result(desk: Callable[..., Desk]) -> None:
