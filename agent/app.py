@@ -367,11 +367,11 @@ def run(config: AgentConfig, stopping: Callable[[], bool], intake: Intake) -> No
                 for loop in loops:
                     loop.leave_stuck()
                 raise BrokenError(
-                    "ended as asked, while nothing could be stored: what was not stored was not "
-                    "acknowledged, and comes again"
+                    "ended as asked, while nothing could be stored: what was taken last was not "
+                    "acknowledged, and comes again from the broker"
                 )
             for loop in loops:
-                # An agent that waits for room on its disk is well: started again it made none.
+                # An agent that waits for room on its disk turns: started again it made none.
                 watchdog.beat(time.monotonic(), lambda: engine.store.problem)
                 loop.say_stuck()
             threading.Event().wait(RETRY_S)  # nobody says when there is room again

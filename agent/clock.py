@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from agent.batch import Clock
+from agent.sources.source import loud
 from contract.errors import DecodeError
 
 log = logging.getLogger("runout.clock")
@@ -78,6 +79,7 @@ class DeviceClock:
         self._at_ns = 0
         self._back: list[tuple[int, int]] = []
         self._ahead: set[int] = set()
+        self._warned = 0
         self.ahead: dict[str, int] = {}
         self._went_back: tuple[int, int] | None = None
 
@@ -88,7 +90,7 @@ class DeviceClock:
             last_ns: this clock, when the last of it came.
             newest_ns: time of the newest data in it.
         """
-        self._last_ns = last_ns
+        self._last_ns = self._at_ns = last_ns
         self._newest_ns = newest_ns
 
     # -- as messages come -----------------------------------------------------------------------
@@ -129,12 +131,17 @@ class DeviceClock:
                 )
             if asset in self.ahead or len(self.ahead) < MOST_ASSETS:
                 if not self.ahead:
-                    log.warning(
-                        "this device's clock is behind the data, or the sender's is ahead",
-                        extra={"asset": asset, "ahead_s": round(ahead_ns / 1e9), "mend": _MEND},
-                    )
+                    self._warn(asset, ahead_ns)
                 self.ahead[asset] = max(last_ns, self.ahead.get(asset, 0))
         self._ahead.add(pos)
+
+    def _warn(self, asset: str, ahead_ns: int) -> None:
+        self._warned += 1
+        if loud(self._warned - 1, self._warned):
+            log.warning(
+                "this device's clock is behind the data, or the sender's is ahead",
+                extra={"asset": asset, "ahead_s": round(ahead_ns / 1e9), "mend": _MEND},
+            )
 
     def taken(self) -> Clock:
         """Return what was noted of the messages since this was last asked, for the journal."""
@@ -153,7 +160,7 @@ class DeviceClock:
         """
         self._newest_ns = max(newest_ns.values(), default=0)
         for asset in list(self.ahead):
-            if newest_ns.get(asset, 0) <= now_ns + self._future_ns:
+            if newest_ns.get(asset, 0) <= now_ns:
                 del self.ahead[asset]
         if self.ahead:
             asset = max(self.ahead, key=lambda name: newest_ns[name])

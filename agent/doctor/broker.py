@@ -227,7 +227,7 @@ def keeps(config: AgentConfig, conf: Path = _MOSQUITTO) -> Finding:
         lines = list(_settings(conf))
     except OSError as error:
         return ok("broker keeps", f"{conf} cannot be read ({error.strerror})")
-    said = dict(lines)
+    said = {key: value for key, value in lines if value.isdecimal() or key == "persistence"}
     ports = {value.split()[0] for key, value in lines if key == "listener" and value}
     if "port" in said or not ports:
         ports.add(said.get("port", "1883"))  # without a listener, one at mosquitto's own

@@ -324,6 +324,24 @@ def test_a_clock_that_went_back_is_told_for_a_day_or_until_it_is_set() -> None:
     assert clock.look(behind_ns, {}) == ""
 
 
+def test_what_comes_by_itself_before_any_message_does_not_forget_where_the_clock_was() -> None:
+    clock = DeviceClock(300 * S_NS, is_set=lambda: False)
+    clock.resume(START_S * S_NS, 0)
+    assert clock.taken() == Clock(START_S * S_NS)
+
+
+def test_a_sender_that_is_a_little_ahead_does_not_fill_the_log(
+    configure: Configure, device: Open, caplog: pytest.LogCaptureFixture
+) -> None:
+    pump = Machine(device(configure()))
+    with caplog.at_level(logging.WARNING):
+        for minute in range(0, 600, 10):
+            pump.come([minute], sender_s=6 * MINUTE_S)
+            later_ns = (START_S + (minute + 8) * MINUTE_S) * S_NS
+            assert pump.clock.look(later_ns, pump.node.engine.newest_ns()) == ""
+    assert caplog.text.count("clock is behind the data") == 6  # the 1st, 2nd, 4th, 8th...
+
+
 def test_the_kernel_can_be_asked_whether_the_clock_is_set() -> None:
     assert synchronised() in {True, False}
 
