@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from agent import commands
 from agent.batch import Batch, Event, Rejected, Rows, Shot
 from agent.block import Block, Burst
+from agent.clock import AHEAD_NS, DeviceClock
 from agent.config import AgentConfig
 from agent.decode import cobs, csv, waveform
 from agent.decode import json as json_format
@@ -161,23 +162,31 @@ class Assembler:
 
     Args:
         config: of the agent.
+        clock: of the device, held against what comes; None: one that knows nothing yet.
         assets: that the agent knows; of another nothing is done but to take its readings, and to
             begin its life. None: of any that matches a pattern.
 
     Attributes:
+        clock: that one.
         unknown_channels: how often a message named a channel its class does not have, per name.
         filters: topic filters to subscribe to, with the quality of service.
         host: to Sparkplug's edge nodes, or None.
         say: what is to be published in answer: Sparkplug's requests.
     """
 
-    def __init__(self, config: AgentConfig, *, assets: Collection[str] | None = None) -> None:
+    def __init__(
+        self,
+        config: AgentConfig,
+        clock: DeviceClock | None = None,
+        *,
+        assets: Collection[str] | None = None,
+    ) -> None:
         self._config = config
         self._assets = assets
         self._taken_on: set[str] = set()
         """Assets that batches were put together of; bounded by ``limits.assets``."""
         self._routes = Routes(config)
-        self._future_ns = round(config.limits.future_s * 1e9)
+        self.clock = clock or DeviceClock(round(config.limits.future_s * 1e9))
         self._classes: dict[str, AssetClass] = {}
         self._targets: dict[str, Target] = {}
         self._columns: dict[tuple[str, tuple[str, ...], tuple[str, ...]], Columns] = {}
@@ -209,6 +218,7 @@ class Assembler:
         rejected: list[Rejected] = []
         for pos, arrival in enumerate(arrivals):
             refused: Refused = []
+            self.clock.meet(pos, arrival.topic, arrival.at_ns)
             try:
                 target = self._target(arrival)
                 if target.leaf in topics.SPOKEN:
@@ -221,7 +231,8 @@ class Assembler:
                 part = arrival._replace(payload=line)
                 rejected.append(Rejected(part, wrong.reason, str(wrong)))
         rows = [g.rows(asset) for asset, g in gathered.items() if g.t or g.parts]
-        return Batch(rows, events, len(rejected), shots=shots), rejected
+        clock = self.clock.taken()
+        return Batch(rows, events, len(rejected), shots=shots, clock=clock), rejected
 
     def tick(self, at_ns: int) -> tuple[Batch, list[Rejected]]:
         """Return what Sparkplug held back until now, for messages that did not come."""
@@ -242,7 +253,8 @@ class Assembler:
         held = Arrival("spBv1.0/held", b"", 0, at_ns)
         rejected += [Rejected(held, error.reason, str(error)) for error in wrong]
         rows = [g.rows(asset) for asset, g in gathered.items()]
-        return Batch(rows, [], len(rejected), shots=shots), rejected
+        clock = self.clock.taken()
+        return Batch(rows, [], len(rejected), shots=shots, clock=clock), rejected
 
     def class_of(self, asset: str) -> AssetClass:
         """Return the class of an asset; raises ``DecodeError`` where there is none."""
@@ -299,7 +311,7 @@ class Assembler:
 
     def _event(self, target: Target, arrival: Arrival, pos: int) -> Event:
         t_ns, word, detail = commands.decode(target.leaf, arrival.payload, arrival.at_ns)
-        self._check_time(t_ns, t_ns, arrival.at_ns)
+        self._check_time(t_ns, t_ns, arrival.at_ns, pos, target.asset)
         if word == "started":  # a life may be said to begin before its first reading
             self._take_on((target.asset,))
         elif self._assets is not None and not self._knows(target.asset):
@@ -310,12 +322,9 @@ class Assembler:
             )
         return Event(pos, target.asset, t_ns, word, detail)
 
-    def _check_time(self, first_ns: int, last_ns: int, at_ns: int) -> None:
-        if last_ns > at_ns + self._future_ns:
-            ahead = (last_ns - at_ns) / 1e9
-            raise DecodeError(
-                "future", f"time is {ahead:.0f} s ahead of this device's clock; set either clock"
-            )
+    def _check_time(self, first_ns: int, last_ns: int, at_ns: int, pos: int, asset: str) -> None:
+        if last_ns > at_ns + AHEAD_NS:
+            self.clock.check(pos, asset, last_ns, at_ns)
         if first_ns <= -(2**62):
             raise DecodeError("time", "time is out of range")
 
@@ -356,7 +365,7 @@ class Assembler:
         """Add blocks and bursts: all of a message or nothing of it."""
         if len(blocks) > 1 or target.format == "sparkplug":
             blocks = self._known(blocks, target)
-        ready = [self._ready(block, target, at_ns) for block in blocks]
+        ready = [self._ready(block, target, at_ns, pos) for block in blocks]
         self._take_on(one.asset if isinstance(one, Shot) else one[0] for one in ready)
         for one in ready:
             if isinstance(one, Shot):
@@ -422,7 +431,7 @@ class Assembler:
                 return False
             row = g.empty.copy()
             row[column] = value
-        self._check_time(t_ns, t_ns, arrival.at_ns)
+        self._check_time(t_ns, t_ns, arrival.at_ns, pos, target.asset)
         if target.asset not in gathered:
             self._take_on((target.asset,))
             gathered[target.asset] = g
@@ -436,7 +445,7 @@ class Assembler:
         return g
 
     def _ready(
-        self, found: Block | Burst, target: Target, at_ns: int
+        self, found: Block | Burst, target: Target, at_ns: int, pos: int
     ) -> Shot | tuple[str, NDArray[np.int64], Floats]:
         asset = found.asset or target.asset
         if not asset:
@@ -444,11 +453,11 @@ class Assembler:
         spec = self.class_of(asset)
         leaf = "" if target.leaf == topics.READINGS else target.leaf
         if isinstance(found, Burst):
-            self._check_time(found.t_ns, found.t_ns, at_ns)
+            self._check_time(found.t_ns, found.t_ns, at_ns, pos, asset)
             return _shot(spec, asset, found, found.channel or leaf, target)
         if not len(found.t_ns):
             raise DecodeError("empty", "there is no reading in it")
-        self._check_time(int(found.t_ns.min()), int(found.t_ns.max()), at_ns)
+        self._check_time(int(found.t_ns.min()), int(found.t_ns.max()), at_ns, pos, asset)
         names = found.channels
         if names == ("",):
             if not leaf:

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from agent import health
 from agent.alerts import AssetAlert
-from agent.batch import Rows, Shot
+from agent.batch import Clock, Rows, Shot
 from agent.clean import QUALITY, Cleaner, Quality, Reason
 from agent.features.levels import Kept, Past
 from agent.features.window import Window
@@ -16,6 +16,7 @@ from agent.frame import Frame, Joined
 from agent.group import Group
 from agent.resample import Grid
 from agent.speed import Speed
+from agent.timebase import TimeBase
 from contract.arrays import Floats
 from contract.spec import AssetClass, Channel
 
@@ -48,6 +49,8 @@ class Counts:
     vectors: int = 0
     events: int = 0
     lives: int = 0
+    clock_steps: int = 0
+    """How often time began anew for an asset, where a clock was set back."""
     marked: dict[str, int] = field(default_factory=dict)
     """By channel and reason: ``flow.high``."""
 
@@ -73,9 +76,10 @@ class Run:
         rows: the newest row of each ``(k, C)``.
         doubtful: which of them must not be learnt from, or None: none.
         whole: whether each lacks nothing.
+        anew_ns: where time began anew before them; None: it went on.
     """
 
-    __slots__ = ("X", "asset", "doubtful", "pos", "rows", "t_ns", "whole")
+    __slots__ = ("X", "anew_ns", "asset", "doubtful", "pos", "rows", "t_ns", "whole")
 
     def __init__(
         self,
@@ -85,8 +89,10 @@ class Run:
         X: Floats,
         rows: Floats,
         doubtful: NDArray[np.bool_] | None,
+        anew_ns: int | None,
     ) -> None:
         self.asset = asset
+        self.anew_ns = anew_ns
         self.pos: list[int] = pos.tolist()
         self.t_ns: list[int] = t_ns.tolist()
         self.X = X
@@ -145,6 +151,11 @@ class Asset:
         self._grid: Grid | None = None
         if spec.every_s:
             self._grid = _grid_of(spec, self._unsure)
+        self._time = TimeBase(round(spec.wait_s * 1e9) if spec.every_s else 0)
+        self._anew = False
+        """Time has begun anew, and no row has been closed since."""
+        self._anew_ns: int | None = None
+        """Where it has, while no vector was completed since."""
         self._cleaner = Cleaner(spec.columns)
         self._window = Window(
             channels, spec.stats, hop=spec.hop, warmup=spec.warmup, keep=group.functions.rows
@@ -197,10 +208,61 @@ class Asset:
         self._past.reset()
         self._since = [_LONG, _LONG]
 
+    def begin_time(self, t_ns: int) -> None:
+        """Let what is told go on from here, where the time was set back to."""
+        self.told_ns = NEVER
+        self.alert.begin_anew(t_ns)
+
     # -- readings -------------------------------------------------------------------------------
 
-    def take(self, part: Rows, counts: Counts) -> Run | None:
-        """Take readings; return the feature vectors they complete, if they do."""
+    @property
+    def newest_ns(self) -> int:
+        """Return the time of the newest reading."""
+        return self._time.newest_ns
+
+    def take(self, part: Rows, counts: Counts, clock: Clock | None = None) -> list[Run]:
+        """Take readings; return the feature vectors they complete, in their order.
+
+        ``clock``: of the batch that they are of.
+        """
+        if self._time.plain(part.t_ns, part.pos, clock):
+            run = self._take(part, counts)
+            return [] if run is None else [run]
+        runs: list[Run | None] = []
+        start = 0
+        ahead = frozenset() if clock is None else clock.ahead
+        for i, (t, pos) in enumerate(zip(part.t_ns.tolist(), part.pos.tolist(), strict=True)):
+            self._time.step(pos, clock)
+            if t <= self._time.newest_ns and start < i:
+                # Whether it came again is known once those before it are there.
+                runs.append(self._take(part.piece(start, i), counts))
+                start = i
+            if self._time.meet(t, ahead=pos in ahead, known=self._knows):
+                runs.append(self._begin_time(t, pos, part.values[i], counts))
+        runs.append(self._take(part.piece(start, len(part.t_ns)), counts))
+        return [run for run in runs if run is not None]
+
+    def _knows(self, t_ns: int) -> bool:
+        return self._frame.knows(t_ns) if self._grid is None else self._grid.knows(t_ns)
+
+    def _begin_time(self, t_ns: int, pos: int, row: Floats, counts: Counts) -> Run | None:
+        """Let time begin anew with a reading; return the vector that is closed before, if one is.
+
+        Rows, models and the life go on: it is the clock that was wrong, not the machine.
+        """
+        closed = self.flush(pos, counts)
+        counts.clock_steps += 1
+        (self._frame if self._grid is None else self._grid).begin_anew(t_ns)
+        self._cleaner.begin_anew(t_ns)
+        self._anew, self._anew_ns = True, t_ns
+        marks = np.where(np.isnan(row), Reason.GOOD, Reason.CLOCK).astype(np.uint8)
+        if self._scalars:
+            marks[self._scalars :] = Reason.GOOD  # features of a burst are no channels
+        self._note(marks[None], np.array([pos]), counts)
+        return closed
+
+    def _take(self, part: Rows, counts: Counts) -> Run | None:
+        """Take readings among which time goes on."""
         values = part.values
         if self._grid is None:
             joined = self._frame.push(part.t_ns, values, part.pos, part.whole)
@@ -265,13 +327,18 @@ class Asset:
             at = len(self.group.spec.columns)
             doubt = np.nan_to_num(values[:, at:]).max(axis=1).astype(np.uint8)
             values = values[:, :at]
+        if self._anew:
+            self._anew = False
+            doubt = np.zeros(len(values), dtype=np.uint8) if doubt is None else doubt
+            doubt[0] = max(doubt[0], DOUBT[Reason.CLOCK])
         rows, X = self._features(self._levelled(joined.t_ns, values))
         if len(rows):
             X = self._with_more(X, joined.t_ns[rows], self._born_ns)
         doubtful = self._doubtful(doubt, rows, len(values))
         if not len(rows):
             return None
-        return Run(self, joined.pos[rows], joined.t_ns[rows], X, values[rows], doubtful)
+        anew_ns, self._anew_ns = self._anew_ns, None
+        return Run(self, joined.pos[rows], joined.t_ns[rows], X, values[rows], doubtful, anew_ns)
 
     def _levelled(self, t_ns: NDArray[np.int64], values: Floats) -> Floats:
         """Return values as statistics are to see them: within their regime, if the class asks."""
@@ -406,9 +473,11 @@ class Asset:
         self._untold[:] = False
         return tuple(f"{names[c]}.{Reason(r + 1).name.lower()}" for c, r in found)
 
-    def end_batch(self) -> None:
+    def end_batch(self, clock: Clock | None = None) -> None:
         """Keep what was marked and not told, whatever its position was."""
         self._forget_fresh(None)
+        if clock is not None and clock.back:
+            self._time.end_batch(clock)
 
     def _forget_fresh(self, upto: int | None) -> None:
         if not self._fresh and not self._fresh_bursts:
@@ -444,6 +513,8 @@ class Asset:
             **self.health.arrays(),
             **self.alert.arrays(),
             **self._cleaner.arrays(),
+            **self._time.arrays(),
+            "anew": np.array([self._anew, NEVER if self._anew_ns is None else self._anew_ns]),
             **({} if self._grid is None else self._grid.arrays()),
             **speeds,
             **(self._past.arrays() if self.group.levels.learning else {}),
@@ -465,6 +536,9 @@ class Asset:
             self._past.restore(arrays)
         if self._grid is not None:
             self._grid.restore(_fitting(self._grid, arrays))
+        self._time.restore(arrays, (self._frame if self._grid is None else self._grid).newest_ns)
+        anew, anew_ns = (int(v) for v in arrays.get("anew", (0, NEVER)))
+        self._anew, self._anew_ns = bool(anew), None if anew_ns == NEVER else anew_ns
         for w, speed in self._speeds.items():
             prefix = f"speed/{w}/"
             speed.restore(

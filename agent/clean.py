@@ -42,7 +42,7 @@ class Reason(IntEnum):
     JITTER = 9
     """Off its beat."""
     CLOCK = 10
-    """The first after a leap of time: a clock that was set, or a long silence."""
+    """The first after a leap of time: a clock that was set, forward or back, or a long silence."""
 
 
 QUALITY = np.full(len(Reason), Quality.UNCERTAIN, dtype=np.uint8)
@@ -161,6 +161,11 @@ class Cleaner:
                     reasons = np.zeros(values.shape, dtype=np.uint8)
                 reasons[:, c] = np.where(column != Reason.GOOD, column, reasons[:, c])
         return reasons
+
+    def begin_anew(self, t_ns: int) -> None:
+        """Let time go on from here, where it was set back to."""
+        for _, history in self._histories:
+            history.begin_anew(t_ns)
 
     def arrays(self) -> dict[str, np.ndarray]:
         """Return the state, in arrays of fixed shape."""
@@ -327,6 +332,13 @@ class _History:
         if i < len(t):
             self._good, self._good_ns = float(values[-1]), int(t[-1])
         return steps
+
+    def begin_anew(self, t_ns: int) -> None:
+        """Forget the times; a value that has stood still is held to have done so from here on."""
+        self._said_ns = self._odd_ns = self._good_ns = _NEVER
+        self._good, self._odd, self._odd_count = np.nan, np.nan, 0
+        if self._flat_since != _NEVER:
+            self._flat_since = t_ns
 
     def times(self) -> list[int]:
         """Return what is remembered of times and counts."""

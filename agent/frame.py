@@ -104,6 +104,26 @@ class Frame:
             return Joined(t_ns, values, pos, 0, 0)
         return self._join(t_ns.tolist(), values, pos.tolist(), whole.tolist())
 
+    @property
+    def newest_ns(self) -> int:
+        """Return the time of the newest row, open or closed."""
+        return self.last_ns if self._open_ns is None else self._open_ns
+
+    def knows(self, t_ns: int) -> bool:
+        """Return whether a row of this time is there, among the newest."""
+        return t_ns in self._recent or t_ns == self._open_ns
+
+    def begin_anew(self, t_ns: int) -> None:
+        """Let time go on from here: what is known of later times is forgotten.
+
+        The open row was closed before.
+        """
+        known = self._recent.array()
+        kept = known[: int(known.searchsorted(t_ns))].copy()
+        self._recent = _Times()
+        self._recent.extend(kept)
+        self.last_ns = int(kept[-1]) if len(kept) else np.iinfo(np.int64).min
+
     def flush(self) -> tuple[int, Floats] | None:
         """Close the open row, as a life event does."""
         if self._open_ns is None:

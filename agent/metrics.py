@@ -135,6 +135,18 @@ def _data(page: _Page, snapshot: Snapshot) -> None:
     page.one("vectors_total", "counter", "Feature vectors judged.", snapshot.vectors)
     page.one("life_events_total", "counter", "Life events committed.", snapshot.events)
     page.one("lives_finished_total", "counter", "Lives known to have ended.", snapshot.lives)
+    page.one(
+        "clock_steps_total",
+        "counter",
+        "Assets whose time began anew, where a clock was set back.",
+        snapshot.clock_steps,
+    )
+    page.one(
+        "clock_trusted",
+        "gauge",
+        "0 while the device's clock is behind the data, or went back and is not set.",
+        float(not snapshot.clock_problem),
+    )
     page.one("values_bad_total", "counter", "Values marked bad.", snapshot.bad)
     page.many(
         "values_marked_total",

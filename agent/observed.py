@@ -85,9 +85,9 @@ class Contract(Assembler):
         self._expected = dict.fromkeys(expected)
 
     def _ready(
-        self, found: Block | Burst, target: Target, at_ns: int
+        self, found: Block | Burst, target: Target, at_ns: int, pos: int
     ) -> Shot | tuple[str, NDArray[np.int64], Floats]:
-        ready = super()._ready(found, target, at_ns)
+        ready = super()._ready(found, target, at_ns, pos)
         asset = ready.asset if isinstance(ready, Shot) else ready[0]
         self._take_on((asset,))  # before anything is noted of it: what is noted is bounded, too
         spec = self.class_of(asset)

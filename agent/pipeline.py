@@ -15,7 +15,7 @@ import numpy as np
 from agent import commands, health
 from agent.alerts import FAILING, Span
 from agent.asset import Asset, Counts, Run
-from agent.batch import Batch, Event, Rows, Swap
+from agent.batch import Batch, Clock, Event, Rows, Swap
 from agent.bursts import among_rows
 from agent.config import AgentConfig
 from agent.facts import Facts
@@ -121,6 +121,10 @@ class Pipeline:
         self.counts = Counts()
         self.facts: Facts = {}
         """Slow facts by asset."""
+        self.clock_ns = 0
+        """This device's clock, when the newest message came."""
+        self.look: Callable[[Run, int], None] | None = None
+        """Called with each vector that is reported, by its place in a run; it changes nothing."""
         self.findings: list[Finding] = []
         """Verdicts of the newest batch, to be kept with it."""
 
@@ -154,13 +158,16 @@ class Pipeline:
         done = [0] * len(rows)
         for event in batch.events:
             # What came before the event is processed before it.
-            self._rows(rows, done, event.pos, outcomes)
+            self._rows(rows, done, event.pos, outcomes, batch.clock)
             self._event(event, outcomes)
-        self._rows(rows, done, None, outcomes)
-        for part in rows:
-            self.assets[part.asset].end_batch()
-        for event in batch.events:
-            self.assets[event.asset].end_batch()
+        self._rows(rows, done, None, outcomes, batch.clock)
+        ended = {part.asset for part in rows} | {event.asset for event in batch.events}
+        if batch.clock is not None:
+            self.clock_ns = batch.clock.at_ns
+            if batch.clock.back:
+                ended.update(self.assets)
+        for name in ended:
+            self.assets[name].end_batch(batch.clock)
         return outcomes
 
     def _check(self, batch: Batch) -> None:
@@ -197,7 +204,12 @@ class Pipeline:
         return found
 
     def _rows(
-        self, rows: list[Rows], done: list[int], before: int | None, outcomes: list[Outcome]
+        self,
+        rows: list[Rows],
+        done: list[int],
+        before: int | None,
+        outcomes: list[Outcome],
+        clock: Clock | None,
     ) -> None:
         runs: list[Run] = []
         for i, part in enumerate(rows):
@@ -209,9 +221,7 @@ class Pipeline:
                 done[i] = end
                 whole = not start and end == len(part.t_ns)
                 piece = part if whole else part.piece(start, end)
-                run = self.assets[part.asset].take(piece, self.counts)
-                if run is not None:
-                    runs.append(run)
+                runs += self.assets[part.asset].take(piece, self.counts, clock)
         self._judge(runs, outcomes)
 
     def _judge(self, runs: list[Run], outcomes: list[Outcome]) -> None:
@@ -243,6 +253,8 @@ class Pipeline:
     def _vector(self, run: Run, k: int, judged: health.Judged) -> list[Outcome]:
         asset, group, t_ns = run.asset, run.asset.group, run.t_ns[k]
         self.counts.vectors += 1
+        if run.anew_ns is not None and k == 0:
+            asset.begin_time(run.anew_ns)
         spec = group.spec
         if spec.rul and run.whole[k] and run.sure(k) and group.levels.ready:
             self._lives.add(asset.name, asset.life, t_ns, run.X[k])
@@ -267,6 +279,8 @@ class Pipeline:
         if due:
             asset.told_ns = t_ns
             outcomes.append(report)
+            if self.look is not None:
+                self.look(run, k)
         if change:
             outcomes.append(
                 asset.alert.report(
@@ -491,6 +505,7 @@ class Pipeline:
             "released": released,
             "ended": self._ended,
             "facts": self.facts,
+            "clock_ns": self.clock_ns,
             "first_life": {
                 name: life
                 for name, life in sorted(self.first_life.items())
@@ -531,6 +546,7 @@ class Pipeline:
                 raise ContractError(f"the state of asset class {name!r} is not whole") from error
         self.counts = state.counts
         self.facts = state.facts
+        self.clock_ns = state.clock_ns
         for name, asset in self.assets.items():
             asset.know(self.facts.get(name, {}))
             self.first_life.pop(name, None)
@@ -564,6 +580,7 @@ class _Head(msgspec.Struct):
     counts: Counts
     ended: dict[str, tuple[str, int]] = {}
     facts: Facts = {}
+    clock_ns: int = 0
     first_life: dict[str, int] = {}
 
 

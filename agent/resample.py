@@ -89,6 +89,25 @@ class Grid:
         joined = rows.joined()
         return joined.t_ns, joined.values
 
+    @property
+    def newest_ns(self) -> int:
+        """Return the time of the newest reading."""
+        return self._newest
+
+    def knows(self, t_ns: int) -> bool:
+        """Return whether a reading of this time is there, among the newest of a channel."""
+        return any(t_ns in column.recent for column in self._columns)
+
+    def begin_anew(self, t_ns: int) -> None:
+        """Let time go on from here: what is known of later times is forgotten.
+
+        What was open was closed before, by ``flush``.
+        """
+        self._newest = self.last_ns = _NEVER
+        for column in self._columns:
+            known = column.recent.array()
+            column.recent = _Recent(known[: int(known.searchsorted(t_ns))])
+
     def _take_few(self, t_ns: Integers, values: Floats, pos: Integers, rows: "_Rows") -> None:
         for t, row, at in zip(t_ns.tolist(), values.tolist(), pos.tolist(), strict=True):
             said = taken = known = 0

@@ -35,6 +35,18 @@ class Histogram(msgspec.Struct, frozen=True):
     sum: float
 
 
+class SeenFeatures(msgspec.Struct, frozen=True):
+    """Features of an asset that somebody looks at, at its last reports.
+
+    Attributes:
+        parts: channel and statistic of each.
+        told: seconds since 1970 UTC ``(n,)``, values ``(n, features)``; NaN where not known.
+    """
+
+    parts: tuple[tuple[str, str], ...]
+    told: Points
+
+
 class SeenAsset(msgspec.Struct, frozen=True):
     """One asset, as of its newest report.
 
@@ -192,6 +204,8 @@ class Snapshot(msgspec.Struct, frozen=True):
         vectors: feature vectors.
         events: life events.
         lives: finished lives.
+        clock_steps: how often an asset's time began anew, where a clock was set back.
+        clock_problem: what is wrong with the device's clock; empty: nothing that is known.
         bad: values marked bad.
         marked: values by ``channel.reason``, bad and uncertain.
         rejected: messages that could not be used, by reason, since the process began.
@@ -209,6 +223,7 @@ class Snapshot(msgspec.Struct, frozen=True):
         latency: seconds from the arrival of a message to its commit.
         commit: seconds that a commit takes.
         batch: messages that share a commit.
+        features: by asset, of those that somebody looks at.
     """
 
     at: float
@@ -223,6 +238,8 @@ class Snapshot(msgspec.Struct, frozen=True):
     vectors: int
     events: int
     lives: int
+    clock_steps: int
+    clock_problem: str
     bad: int
     marked: dict[str, int]
     rejected: dict[str, int]
@@ -240,6 +257,7 @@ class Snapshot(msgspec.Struct, frozen=True):
     latency: Histogram
     commit: Histogram
     batch: Histogram
+    features: dict[str, SeenFeatures] = {}
 
     def asset(self, name: str) -> SeenAsset | None:
         """Return an asset by its name."""

@@ -30,6 +30,7 @@ class Seen(msgspec.Struct):
         alerts: those that stand, are shelved, or are still to be acknowledged.
         marked: values by ``channel.reason``, bad and uncertain, as of the last checkpoint.
         left: hours left of each asset, in words; empty: they are not known.
+        problem: what was wrong with the device's clock when it was last noted; empty: nothing.
     """
 
     node: str
@@ -42,6 +43,7 @@ class Seen(msgspec.Struct):
     marked: dict[str, int] = {}
     left: dict[str, str] = {}
     refused: tuple[str, ...] = ()
+    problem: str = ""
 
 
 def read(config: AgentConfig) -> Seen:
@@ -73,6 +75,7 @@ def read(config: AgentConfig) -> Seen:
             ).fetchone()
             or (),
             left={report.asset: _left(config, report) for report in health},
+            problem=_problem(db),
         )
     finally:
         db.close()
@@ -90,6 +93,11 @@ def _left(config: AgentConfig, report: Health) -> str:
     return f"{report.rul_h:.0f} h{'' if spec is None else within(report, spec)}"
 
 
+def _problem(db: sqlite3.Connection) -> str:
+    row = db.execute("SELECT value FROM meta WHERE key = 'problem'").fetchone()
+    return str(row[0]) if row else ""
+
+
 def as_json(seen: Seen) -> str:
     """Return one JSON object."""
     return msgspec.json.encode(seen).decode()
@@ -98,6 +106,8 @@ def as_json(seen: Seen) -> str:
 def as_text(seen: Seen) -> str:
     """Return a table, the worst asset first."""
     lines = [f"node {seen.node}"]
+    if seen.problem:
+        lines.append(f"PROBLEM: {seen.problem}")
     for name, version in seen.live.items():
         judge = f"release {version}" if version else "its own models"
         lines.append(f"class {name}: judged by {judge}, {seen.lives.get(name, 0)} finished lives")

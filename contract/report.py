@@ -269,6 +269,8 @@ class NodeStatus(msgspec.Struct, frozen=True):
         lives: finished lives known.
         live: release per asset class.
         events: life events committed.
+        problem: why nothing can be stored at present, or what is wrong with the node's clock;
+            empty: nothing that is known.
     """
 
     node: str
@@ -283,6 +285,7 @@ class NodeStatus(msgspec.Struct, frozen=True):
     events: int = 0
     live: dict[str, int] = {}
     marked: dict[str, int] = {}
+    problem: str = ""
 
 
 class Measured(msgspec.Struct, frozen=True, omit_defaults=True):

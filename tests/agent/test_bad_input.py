@@ -16,6 +16,7 @@ import pytest
 
 from agent.assemble import Assembler
 from agent.batch import Batch, Rejected
+from agent.clock import DeviceClock
 from agent.config import AgentConfig, Keep, Limits
 from agent.intake import Arrival
 from agent.rollout import folders
@@ -40,6 +41,12 @@ def arrivals(*messages: tuple[str, bytes]) -> list[Arrival]:
         Arrival(topic if topic.startswith("/") else f"runout/v1/test/node/{topic}", payload, 0, at)
         for at, (topic, payload) in enumerate(messages, start=NOW_S * 10**9)
     ]
+
+
+def set_by_a_server(config: AgentConfig) -> Assembler:
+    """Return an assembler of a device whose clock is known to be right."""
+    clock = DeviceClock(round(config.limits.future_s * 1e9), is_set=lambda: True)
+    return Assembler(config, clock)
 
 
 def reading(t: object = T, **v: object) -> bytes:
@@ -122,7 +129,7 @@ def test_what_cannot_be_used_is_quarantined_and_the_good_beside_it_is_processed(
     config = configure()
     topic, payload, reason = UNUSABLE[what]
     node = device(config)
-    batch, rejected = Assembler(config).assemble(
+    batch, rejected = set_by_a_server(config).assemble(
         arrivals(GOOD_BEFORE, (topic, payload), GOOD_AFTER)
     )
     node.engine.process(batch, rejected)
@@ -139,7 +146,7 @@ def test_every_bad_message_alone_makes_a_batch_that_the_journal_can_hold(
 ) -> None:
     config = configure()
     node = device(config)
-    assembler = Assembler(config)
+    assembler = set_by_a_server(config)
     for topic, payload, _ in UNUSABLE.values():
         node.engine.process(*assembler.assemble(arrivals((topic, payload))))
     node.kill()

@@ -291,6 +291,14 @@ def test_the_alert_rules_ask_for_metrics_that_there_are(shown: Snapshot) -> None
     assert names <= full(shown), names - full(shown)
 
 
+def test_every_metric_stands_in_the_documentation(shown: Snapshot) -> None:
+    text = (ROOT / "docs" / "status.md").read_text(encoding="utf-8")
+    said = metrics.exposition(shown, healthy=True).decode()
+    names = {line.split()[2] for line in said.splitlines() if line.startswith("# TYPE")}
+    assert len(names) > 30
+    assert {name for name in names if f"`{name}`" not in text} == set()
+
+
 def promtool(*words: str, given: bytes | None = None) -> None:
     program = shutil.which("promtool")
     if program is None:
@@ -330,6 +338,8 @@ tests:
         values: '0x30'
       - series: 'runout_readings_total{{instance="n"}}'
         values: '0+600x60'
+      - series: 'runout_clock_trusted{{instance="n"}}'
+        values: '1 1 1 0x20 1x20'
       - series: 'runout_values_marked_total{{instance="n",channel="flow",reason="high"}}'
         values: '0+90x70'
       - series: 'runout_values_marked_total{{instance="n",channel="flow",reason="flat"}}'
@@ -382,6 +392,17 @@ tests:
             exp_annotations:
               summary: n has been without its broker for 11m 0s
               description: It goes on judging; results wait in its store.
+      - eval_time: 12m
+        alertname: RunoutClockWrong
+      - eval_time: 13m
+        alertname: RunoutClockWrong
+        exp_alerts:
+          - exp_labels: {{severity: warning, instance: n}}
+            exp_annotations:
+              summary: The clock of n is behind its data
+              description: "Nothing is lost; what it stamps is wrong. Its /healthz says more."
+      - eval_time: 30m
+        alertname: RunoutClockWrong
       - eval_time: 25m
         alertname: RunoutBacklog
       - eval_time: 60m
