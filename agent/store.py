@@ -428,6 +428,8 @@ class Store:
         )
         self._prune_results()
         self._prune_lives()
+        if self._notes:  # now: an agent that ends behind this has no later transaction
+            self._write_notes()
         self.commit()
 
     def _prune_results(self) -> None:
