@@ -516,15 +516,17 @@ class _Loop:
 
     def _answer(self, arrivals: list[Arrival], rejected: list[Rejected]) -> list[Arrival]:
         """Tell each source the fate of its own; return the arrivals of the broker."""
-        why = {message.arrival.token: message.text for message in rejected}
+        # By source and number: the broker's are numbers, too.
+        why = {(one.arrival.source, one.arrival.token): one.text for one in rejected}
         fates: dict[str, dict[int, str]] = {}
         others = []
         for arrival in arrivals:
-            if not arrival.topic.startswith("source/"):
+            if not arrival.source:
                 others.append(arrival)
             elif arrival.token:
-                name = arrival.topic.split("/", 2)[1]
-                fates.setdefault(name, {})[arrival.token] = why.get(arrival.token, "")
+                fates.setdefault(arrival.source, {})[arrival.token] = why.get(
+                    (arrival.source, arrival.token), ""
+                )
         for name, fate in fates.items():
             self._sources[name].acknowledge(fate)
         return others
