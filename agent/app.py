@@ -38,6 +38,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("runout.agent")
 
+MOST_STORED, MOST_TOLD = 100, 20
+"""Assets whose marked values are in the store, for who looks, and in the status."""
+
 _json = msgspec.json.Encoder()
 
 
@@ -57,7 +60,7 @@ class Engine:
         self.pipeline = Pipeline(config, self.store, self.rollout.find)
         self.rejected: dict[str, int] = {}
         self.commit_s = 0.0
-        self._marked = ""
+        self._marked = b""
         self.custody = Custody(self.store, config, evidence_mb=config.keep.evidence_mb)
         since, empty = self._recover()
         self.custody.begin(self.pipeline, since, empty=empty)
@@ -254,10 +257,11 @@ class Engine:
         """Write the state, as of the last commit."""
         self.custody.gather(self.pipeline)
         # For who looks at the store: see agent.status.
-        marked = _json.encode(self.pipeline.counts.marked).decode()
+        counts = self.pipeline.counts
+        marked = _json.encode((counts.marked, counts.most_marked(MOST_STORED)))
         if marked != self._marked:
             self.store.begin()
-            self.store.set_meta("marked", marked)
+            self.store.set_meta("marks", marked.decode())
             self.store.commit()
             self._marked = marked
         for asset in self.pipeline.assets.values():
@@ -278,6 +282,7 @@ class Engine:
             late=counts.late,
             bad=counts.bad,
             marked=dict(counts.marked),
+            marked_of=counts.most_marked(MOST_TOLD),
             assets=len(pipeline.assets),
             lives=counts.lives,
             events=counts.events,

@@ -161,7 +161,8 @@ class Snapshot(msgspec.Struct, frozen=True):
         events: life events.
         lives: finished lives.
         bad: values marked bad.
-        marked: values by ``channel.reason``, bad and uncertain.
+        marked: values by ``channel.reason``.
+        marked_of: the same by asset.
         rejected: messages that could not be used, by reason, since the process began.
         raised: alerts since the process began.
         known: assets.
@@ -192,6 +193,7 @@ class Snapshot(msgspec.Struct, frozen=True):
     lives: int
     bad: int
     marked: dict[str, int]
+    marked_of: dict[str, dict[str, int]]
     rejected: dict[str, int]
     raised: int
     known: int

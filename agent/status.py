@@ -22,7 +22,8 @@ class Seen(msgspec.Struct):
         rollouts: the last releases offered: version, verdict, reason.
         health: the last report of each asset.
         alerts: those that stand.
-        marked: values by ``channel.reason``, bad and uncertain, as of the last checkpoint.
+        marked: values by ``channel.reason``, as of the last checkpoint.
+        marked_of: the same of each of the assets that have most.
     """
 
     node: str
@@ -33,6 +34,7 @@ class Seen(msgspec.Struct):
     health: list[Health]
     alerts: list[Alert]
     marked: dict[str, int] = {}
+    marked_of: dict[str, dict[str, int]] = {}
 
 
 def read(config: AgentConfig) -> Seen:
@@ -44,6 +46,7 @@ def read(config: AgentConfig) -> Seen:
         health = [msgspec.json.decode(b, type=Health) for (b,) in db.execute(query, ("health",))]
         alerts = [msgspec.json.decode(b, type=Alert) for (b,) in db.execute(query, ("alert",))]
         names = [spec.name for spec in config.asset_class]
+        marked, marked_of = _marked(db)
         return Seen(
             node=config.name,
             live={name: live_version(db, name) for name in names},
@@ -58,15 +61,22 @@ def read(config: AgentConfig) -> Seen:
             ).fetchall(),
             health=health,
             alerts=[alert for alert in alerts if alert.stands],
-            marked=_marked(db),
+            marked=marked,
+            marked_of=marked_of,
         )
     finally:
         db.close()
 
 
-def _marked(db: sqlite3.Connection) -> dict[str, int]:
-    row = db.execute("SELECT value FROM meta WHERE key = 'marked'").fetchone()
-    return msgspec.json.decode(row[0], type=dict[str, int]) if row else {}
+def _marked(db: sqlite3.Connection) -> tuple[dict[str, int], dict[str, dict[str, int]]]:
+    row = db.execute("SELECT value FROM meta WHERE key = 'marks'").fetchone()
+    kind = tuple[dict[str, int], dict[str, dict[str, int]]]
+    return msgspec.json.decode(row[0], type=kind) if row else ({}, {})
+
+
+def _counted(marked: dict[str, int], most: int) -> str:
+    found = sorted(marked.items(), key=lambda one: -one[1])[:most]
+    return ", ".join(f"{count} {key}" for key, count in found)
 
 
 def as_json(seen: Seen) -> str:
@@ -84,9 +94,8 @@ def as_text(seen: Seen) -> str:
         reasons = ", ".join(f"{count} {reason}" for reason, count in seen.quarantined.items())
         lines.append(f"messages that could not be used: {reasons}")
     if seen.marked:
-        most = sorted(seen.marked.items(), key=lambda one: -one[1])[:10]
-        said = ", ".join(f"{count} {key}" for key, count in most)
-        lines.append(f"values that were marked: {said}")
+        lines.append(f"values that were marked: {_counted(seen.marked, 10)}")
+        lines += [f"  of {asset}: {_counted(n, 5)}" for asset, n in [*seen.marked_of.items()][:5]]
     for version, verdict, reason in seen.rollouts:
         lines.append(f"release {version} {verdict}: {reason}")
     width = max([len(report.asset) for report in seen.health] + [5])

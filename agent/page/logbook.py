@@ -249,6 +249,7 @@ class Logbook:
             lives=counts.lives,
             bad=counts.bad,
             marked=dict(counts.marked),
+            marked_of={asset: dict(marked) for asset, marked in counts.marked_of.items()},
             rejected=dict(engine.rejected),
             raised=self._raised,
             known=len(engine.pipeline.assets),
