@@ -162,10 +162,11 @@ class AgentProcess:
         """Return when the agent's log has said these words, since it was last started."""
         self._reading.wait_for(words)
 
-    def end(self, number: signal.Signals) -> int:
-        """Send a signal and wait for the end; returns the exit code."""
+    def end(self, number: signal.Signals | None = None) -> int:
+        """Send a signal, if one is needed, and wait for the end; returns the exit code."""
         assert self._process is not None
-        self._process.send_signal(number)
+        if number is not None:
+            self._process.send_signal(number)
         code = self._process.wait(timeout=PATIENCE_S)
         self._reading.close()
         self._process = None
