@@ -241,7 +241,7 @@ class Engine:
 
     def _consider(self, path: Path, at_ns: int) -> Verdict:
         groups = self.pipeline.groups
-        verdict = self.rollout.consider(path, groups, self.store.heldout)
+        verdict = self.rollout.consider(path, groups, self.store.heldout, self.store.training)
         if verdict.promoted:
             self.swap(Swap(verdict.asset_class, verdict.version, verdict.digest))
         # Only now: a kill before this finds the release in the inbox once more.
@@ -334,7 +334,7 @@ def run(config: AgentConfig, stopping: Callable[[], bool], intake: Intake) -> No
         site, node = config.node.site, config.name
         status_topic = topics.status_topic(site, node)
         gone = _json.encode(NodeStatus(node=node, online=False))
-        assembler = Assembler(config)
+        assembler = Assembler(config, assets=engine.pipeline.assets)
         link = Link(
             config.mqtt,
             client_id=f"runout-{site}-{node}",
@@ -372,7 +372,9 @@ def run(config: AgentConfig, stopping: Callable[[], bool], intake: Intake) -> No
             from agent.page.server import Page  # noqa: PLC0415
 
             page = Page(config.web, config.state)
-            loop.logbook = Logbook(engine, link, sources, publisher, intake, page.show)
+            loop.logbook = Logbook(
+                engine, link, sources, publisher, intake, page.show, advisory.couriers
+            )
             opened.callback(loop.logbook.close)
             opened.callback(page.close)
             page.open()

@@ -9,7 +9,8 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
-from agent.labels import Life
+from agent.labels import Life, own_basis
+from agent.personal import personal
 from agent.prognosis import LocalRul, error_h
 from agent.rollout import file_name, live_version
 from agent.store import open_readonly, read_checkpoint, read_lives
@@ -17,11 +18,22 @@ from contract import VERSION, load_model
 from contract.arrays import Arrays
 from contract.errors import ContractError
 from contract.features import FeatureSpec
+from contract.model_spec import Ridge, Sklearn
+from contract.models.healthy import learnt, nothing
 from contract.models.moments import Moments
-from contract.models.ridge import Basis, GramSums, expand, width
-from contract.release import Release
-from contract.spec import AssetClass, Ridge, Sklearn, rul_name
-from contract.update import EVALUATE, FIT, STATISTICS, Request, Update, UpdateHead
+from contract.models.ridge import Basis, Gradients, GramSums, first_of, width
+from contract.release import Predictor, Release
+from contract.spec import AssetClass, rul_name
+from contract.update import (
+    EVALUATE,
+    FIT,
+    GRADIENTS,
+    SHAPE,
+    STATISTICS,
+    Request,
+    Update,
+    UpdateHead,
+)
 
 MOST_ROWS = 200_000
 
@@ -50,11 +62,13 @@ def answer(state: Path, request: Request, arrays: Arrays) -> Update:
     metrics: dict[str, float] = {}
     if request.phase == STATISTICS:
         reply = _statistics(state, spec, training)
+    elif request.phase in (SHAPE, GRADIENTS):
+        reply = _shape(spec, request.phase, training, arrays)
     elif request.phase == FIT:
         reply = _fit(spec, request, training, arrays)
     elif request.phase == EVALUATE:
         reply = {}
-        metrics = _evaluate(state, spec, live, training, heldout, arrays)
+        metrics = _evaluate(state, spec, live, node, training, heldout, arrays)
     else:
         raise ContractError(f"unknown phase {request.phase!r}")
     head = UpdateHead(
@@ -95,7 +109,7 @@ def _statistics(state: Path, spec: AssetClass, lives: list[Life]) -> Arrays:
     basis = Moments.empty(columns, diagonal=True)
     for life in lives:
         basis = basis.merge(Moments.of(life.X, diagonal=True))
-    health = Moments.empty(watched)
+    health = nothing(spec.health, watched)
     scores = np.zeros(256, dtype=np.int64)
     try:
         head, saved = read_checkpoint(state / "checkpoint.npz")
@@ -104,23 +118,44 @@ def _statistics(state: Path, spec: AssetClass, lives: list[Life]) -> Arrays:
     digests = head.get("digests")
     if isinstance(digests, dict) and digests.get(spec.name) == spec.digest():
         prefix = f"class/{spec.name}/cohort/"
-        health = Moments.from_arrays(saved, prefix + "moments/")
+        # Only what may leave the device: a block that waits to be learnt is no part of it.
+        health = learnt(spec.health, saved, prefix + "healthy/")
         scores = np.asarray(saved[prefix + "scores"], dtype=np.int64)
     return {**basis.arrays("basis/"), **health.arrays("health/"), "health/histogram": scores}
 
 
-def _fit(spec: AssetClass, request: Request, lives: list[Life], arrays: Arrays) -> Arrays:
+def _shape(spec: AssetClass, phase: str, lives: list[Life], arrays: Arrays) -> Arrays:
+    """Answer the two phases that find out along which directions random features look."""
+    basis = _basis(arrays)
+    models = [model for model in spec.rul if isinstance(model, Ridge) and model.shaping]
+    if not models:
+        raise ContractError(f"asset class {spec.name!r} has no model that is shaped")
+    first = first_of(models[0])
+    basis = own_basis(models[0], basis, lives)
+    rows = [life.rows for life in lives]
+    if phase == SHAPE:
+        return GramSums.of_rows(basis, first, rows).arrays("first/")
+    coefficients = np.asarray(arrays.get("first/coefficients", ()), dtype=np.float64)
+    if coefficients.shape != (width(len(basis.mean), first),):
+        raise ContractError("the request for gradients holds no coefficients of the first model")
+    return Gradients.of(basis, first, coefficients, rows).arrays("gradients/")
+
+
+def _basis(arrays: Arrays) -> Basis:
     if "basis/mean" not in arrays or "basis/scale" not in arrays:
         raise ContractError("the request to fit holds no basis")
-    basis = Basis.from_arrays(arrays)
+    return Basis.from_arrays(arrays)
+
+
+def _fit(spec: AssetClass, request: Request, lives: list[Life], arrays: Arrays) -> Arrays:
+    basis = _basis(arrays)
     reply: Arrays = {}
     for model in spec.rul:
         if request.models and rul_name(model) not in request.models:
             continue
         if isinstance(model, Ridge):
-            sums = GramSums.empty(width(len(basis.mean), model))
-            for life in lives:
-                sums = sums.merge(GramSums.of(expand(basis.apply(life.X), model), life.y))
+            own = own_basis(model, basis, lives)
+            sums = GramSums.of_rows(own, model, [life.rows for life in lives])
             reply |= sums.arrays("ridge/")
         elif isinstance(model, Sklearn) and lives:
             # Here and not above: only nodes that train one pay for scikit-learn.
@@ -137,6 +172,7 @@ def _evaluate(
     state: Path,
     spec: AssetClass,
     live: int,
+    node: str,
     training: list[Life],
     heldout: list[Life],
     arrays: Arrays,
@@ -149,7 +185,12 @@ def _evaluate(
     if candidate.manifest.asset_class.digest() != spec.digest():
         raise ContractError("the candidate was trained for another configuration")
     metrics = {"heldout_rows": float(sum(len(life.y) for life in heldout))}
-    errors = {name: error_h(model, heldout) for name, model in candidate.rul.items()}
+    # Each as it would judge here.
+    models: dict[str, Predictor] = dict(candidate.rul)
+    mine = personal(candidate, node, training)
+    if mine is not None:
+        models["ridge"] = mine.model
+    errors = {name: error_h(model, heldout) for name, model in models.items()}
     own = LocalRul(spec, sklearn=False)
     own.learn(training)
     local = next(iter(own.models.values()), None)

@@ -19,8 +19,10 @@ from agent.batch import Batch, Event, Rows, Swap
 from agent.bursts import among_rows
 from agent.config import AgentConfig
 from agent.facts import Facts
+from agent.features.levels import Kept
 from agent.group import Group
 from agent.labels import Life
+from agent.personal import personal, restored, ridge_of
 from agent.prognosis import Interval, error_h, predict_one
 from contract.arrays import Arrays, Floats
 from contract.errors import ConfigError, ContractError
@@ -135,6 +137,9 @@ class Pipeline:
         if batch.swap is not None:
             group = self.groups[batch.swap.asset_class]
             group.swap(self._find_release(batch.swap) if batch.swap.version else None)
+            if group.release is not None and group.release.health is not None:
+                group.cohort.adopt(group.release.health)
+            self._personalise(group)
             self._judge_own(group)
         if batch.facts is not None:
             self.facts = batch.facts
@@ -239,7 +244,7 @@ class Pipeline:
         asset, group, t_ns = run.asset, run.asset.group, run.t_ns[k]
         self.counts.vectors += 1
         spec = group.spec
-        if spec.rul and run.whole[k] and run.sure(k):
+        if spec.rul and run.whole[k] and run.sure(k) and group.levels.ready:
             self._lives.add(asset.name, asset.life, t_ns, run.X[k])
         due = t_ns - asset.told_ns >= self._every_ns
         rul_h: float | None = None
@@ -268,8 +273,8 @@ class Pipeline:
                     asset.name,
                     change,
                     t_ns,
-                    score=judged.score or 0.0,
-                    rul_h=report.rul_h,
+                    newest=(judged.score or 0.0, report.rul_h),
+                    interval=group.interval,
                     judged_by=report.judged_by,
                     reasons=health.why(judged, group.parts),
                 )
@@ -327,7 +332,7 @@ class Pipeline:
             self.counts.repeated += 1
             return
         if isinstance(said, LifeEvent):
-            self._life_event(asset, event, said.ref, outcomes)
+            self._life_event(asset, event, said, outcomes)
         else:
             outcomes.append(self._command(asset, event.t_ns, said))
 
@@ -354,7 +359,13 @@ class Pipeline:
             else:
                 word = alert.acknowledge()
         return alert.report(
-            asset.name, word, t_ns, judged_by=asset.group.version, remark=remark, ref=said.ref
+            asset.name,
+            word,
+            t_ns,
+            interval=asset.group.interval,
+            judged_by=asset.group.version,
+            remark=remark,
+            ref=said.ref,
         )
 
     def _finding(self, asset: Asset, t_ns: int, said: Verdict) -> Finding:
@@ -368,41 +379,87 @@ class Pipeline:
             span,
         )
 
-    def _life_event(self, asset: Asset, event: Event, ref: str, outcomes: list[Outcome]) -> None:
+    def _life_event(
+        self, asset: Asset, event: Event, said: LifeEvent, outcomes: list[Outcome]
+    ) -> None:
         self.counts.events += 1
-        closed = asset.flush(event.pos, self.counts)
-        if closed is not None:
-            self._judge([closed], outcomes)
-        word = asset.alert.end(event.t_ns)
-        if word or ref:
+        run = asset.flush(event.pos, self.counts)
+        if run is not None:
+            self._judge([run], outcomes)
+        group, newest = asset.group, asset.alert.newest
+        closed = asset.alert.end(event.t_ns)
+        if closed or said.ref:
             outcomes.append(
                 asset.alert.report(
                     asset.name,
-                    word or "normal",
+                    "normal",
                     event.t_ns,
-                    score=0.0,
-                    judged_by=asset.group.version,
-                    ref=ref,
+                    newest=newest,
+                    interval=group.interval,
+                    judged_by=group.version,
+                    event=said.event if closed else "",
+                    remark="" if closed else f"{said.event}: noted",
+                    ref=said.ref,
                 )
             )
-        group = asset.group
+        if group.levels.learning:
+            self._learn_levels(asset, failed=event.event == "failed")
         if event.event != "failed":
             self._lives.forget(asset.name, asset.life)
         elif self._lives.finish(group.spec, asset.name, asset.life, event.t_ns):
             self.counts.lives += 1
             self._ended[group.spec.name] = asset.name, asset.life
             group.rul.learn(self._lives.training(group.spec, (asset.name, asset.life)))
+            self._personalise(group)
             self._judge_own(group)
         asset.begin_life()
 
+    def _personalise(self, group: Group) -> None:
+        """Weigh this device's own lives anew against those of the fleet that judge beside them."""
+        if group.release is not None and ridge_of(group.release) is not None:
+            lives = self._lives.training(group.spec, self._ended.get(group.spec.name))
+            group.personal = personal(group.release, self._config.name, lives)
+
+    def _learn_levels(self, ended: Asset, *, failed: bool) -> None:
+        """Learn the levels of a life that has ended.
+
+        While they are still learnt, each life's vectors are made anew by what is known now: those
+        of the first would else be of levels that hardly anything was known of.
+        """
+        group = ended.group
+        first = not group.levels.ready
+        if group.levels.learn(ended.past(), failed=failed):
+            for life in group.levels.kept:
+                if life.whole:
+                    # In a window of its own: the asset's may be in its next life.
+                    self._live_again(Asset(life.asset, group), life)
+            for _, asset in sorted(self.assets.items()):
+                if asset.group is group and asset is not ended:
+                    self._live_again(asset, asset.past())
+                    if first:
+                        asset.health.reset()
+            group.rul.forget()
+        group.levels.settle()
+
+    def _live_again(self, asset: Asset, life: Kept) -> None:
+        asset.know(self.facts.get(asset.name, {}))
+        t_ns, X = asset.live_again(life)
+        if life.whole:
+            self._lives.forget(life.asset, life.life)
+            for at_ns, x in zip(t_ns.tolist(), X, strict=True):
+                if np.isfinite(x).all():
+                    self._lives.add(life.asset, life.life, at_ns, x)
+
     def _judge_own(self, group: Group) -> None:
         """Judge the models of remaining life by the lives that were held out."""
-        local, judging = group.local_predictor(), group.predictor()
+        judging = group.predictor()
         lives = self._lives.heldout(group.spec) if judging is not None else []
-        group.error_h = None if local is None else error_h(local[1], lives)
+        group.error_h = None if judging is None else error_h(judging[1], lives)
         group.interval = (
             None if judging is None else Interval.of(judging[1], lives, group.spec.cap_h)
         )
+        if judging is not None and judging[1] is group.rul.models.get("ridge"):
+            group.interval = group.interval or group.rul.interval
 
     def arrays(self) -> tuple[dict[str, object], Arrays]:
         """Return the state of everything: words and numbers, and arrays by name."""
@@ -413,6 +470,11 @@ class Pipeline:
                 arrays[f"class/{name}/cohort/{key}"] = array
             for key, array in group.rul.arrays().items():
                 arrays[f"class/{name}/rul/{key}"] = array
+            if group.personal is not None:
+                for key, array in group.personal.arrays().items():
+                    arrays[f"class/{name}/{key}"] = array
+            for key, array in group.levels.arrays().items():
+                arrays[f"class/{name}/levels/{key}"] = array
             if group.release is not None:
                 released[name] = (group.release.version, group.release.digest)
         # By name: in which order assets are met in a batch depends on how it was cut.
@@ -476,6 +538,7 @@ class Pipeline:
     def _restore(self, group: Group, state: "_Head", arrays: Arrays) -> None:
         name = group.spec.name
         group.cohort.restore(_below(arrays, "cohort/"))
+        group.levels.restore(_below(arrays, "levels/"))
         if name in state.ended:
             self._ended[name] = state.ended[name]
         # The lives of then: a journal that is to be replayed may have ended more.
@@ -489,6 +552,8 @@ class Pipeline:
                 asset.restore({key: array[i] for key, array in stacked.items()})
         if name in state.released:
             group.swap(self._find_release(Swap(name, *state.released[name])))
+            if group.release is not None:
+                group.personal = restored(group.release, arrays)
             self._judge_own(group)
 
 

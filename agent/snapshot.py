@@ -94,6 +94,34 @@ class SeenClass(msgspec.Struct, frozen=True):
     digest: str
 
 
+class SeenChannel(msgspec.Struct, frozen=True):
+    """One channel of notices; counts since it has its file, see ``agent.notify.outbox.Counts``.
+
+    Attributes:
+        name: of the channel.
+        kind: of the channel.
+        alive: whether its thread runs.
+        sent: taken on by the other side.
+        failed: attempts that failed.
+        given_up: notices refused, or not sent for too long.
+        dropped: notices that gave way because too many waited.
+        waiting: at present.
+        oldest: when the oldest of these was made, seconds since 1970 UTC; None: none waits.
+        trouble: why the newest attempt failed, or its file cannot be used; empty: all is well.
+    """
+
+    name: str
+    kind: str
+    alive: bool
+    sent: int
+    failed: int
+    given_up: int
+    dropped: int
+    waiting: int
+    oldest: float | None
+    trouble: str
+
+
 class Broker(msgspec.Struct, frozen=True):
     """The broker, and what is not with it yet.
 
@@ -171,6 +199,7 @@ class Snapshot(msgspec.Struct, frozen=True):
         alerts: last changes of state, oldest first.
         classes: what judges.
         sources: other than MQTT.
+        channels: of notices.
         broker: and the results that wait for it.
         files: the agent's own.
         process: the agent's own.
@@ -202,6 +231,7 @@ class Snapshot(msgspec.Struct, frozen=True):
     alerts: tuple[Alert, ...]
     classes: tuple[SeenClass, ...]
     sources: tuple[SeenSource, ...]
+    channels: tuple[SeenChannel, ...]
     broker: Broker
     files: Files
     process: Process

@@ -23,6 +23,7 @@ from agent.snapshot import (
     Histogram,
     Process,
     SeenAsset,
+    SeenChannel,
     SeenClass,
     SeenSource,
     Snapshot,
@@ -36,6 +37,7 @@ from contract.report import STANDING, Alert, AlertState, Health
 if TYPE_CHECKING:
     from agent.app import Engine
     from agent.mqtt import Link
+    from agent.notify.courier import Courier
     from agent.publish import Publisher
 
 SHOW_S = 1.0
@@ -119,6 +121,7 @@ class Logbook:
         publisher: of the results.
         intake: of the messages.
         show: called with each snapshot.
+        couriers: that send notices.
         plotted: assets whose reports are kept for plots.
     """
 
@@ -130,6 +133,7 @@ class Logbook:
         publisher: "Publisher",
         intake: Intake,
         show: Callable[[Snapshot], None],
+        couriers: "Sequence[Courier]" = (),
         *,
         plotted: int = PLOTTED,
     ) -> None:
@@ -139,6 +143,7 @@ class Logbook:
         self._engine = engine
         self._link = link
         self._sources = sources
+        self._couriers = couriers
         self._publisher = publisher
         self._intake = intake
         self._pages: dict[str, _Page] = {}
@@ -272,6 +277,7 @@ class Logbook:
             sources=tuple(
                 _source(name, kind, self._sources[name]) for name, kind in _kinds(config)
             ),
+            channels=tuple(_channel(courier) for courier in self._couriers),
             broker=self._broker(config, now_s),
             files=_files(config.state, self._db),
             process=_process(self._started),
@@ -332,6 +338,22 @@ def _source(name: str, kind: str, source: Source) -> SeenSource:
         garbage_bytes=counts.garbage_bytes,
         overflows=counts.overflows,
         reconnects=counts.reconnects,
+    )
+
+
+def _channel(courier: "Courier") -> SeenChannel:
+    counts = courier.counts
+    return SeenChannel(
+        name=courier.name,
+        kind=courier.kind,
+        alive=courier.alive,
+        sent=counts.sent,
+        failed=counts.failed,
+        given_up=counts.given_up,
+        dropped=counts.dropped,
+        waiting=counts.waiting,
+        oldest=counts.oldest,
+        trouble=courier.stuck or counts.trouble,
     )
 
 

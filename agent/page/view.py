@@ -37,6 +37,7 @@ def status(snapshot: Snapshot) -> dict[str, Any]:
         },
         "broker": snapshot.broker,
         "sources": snapshot.sources,
+        "channels": snapshot.channels,
         "classes": snapshot.classes,
         "files": snapshot.files,
         "process": {
@@ -111,6 +112,7 @@ def _line(snapshot: Snapshot, seen: SeenAsset, *, spark: bool) -> dict[str, Any]
 
 def _alert(alert: Alert) -> dict[str, Any]:
     return {
+        "id": alert.id,
         "asset": alert.asset,
         "state": alert.state,
         "t": alert.t,

@@ -26,8 +26,9 @@ from agent.batch import Batch, Event, Rows
 from agent.config import AgentConfig, Keep, Limits, Node
 from agent.pipeline import Outcome
 from contract.arrays import Floats
+from contract.model_spec import Moments, Ridge
 from contract.report import NodeStatus
-from contract.spec import AssetClass, Channel, Moments, Ridge
+from contract.spec import AssetClass, Channel
 
 ROOT = Path(__file__).parents[2]
 SITE = "test"
@@ -157,6 +158,16 @@ class AgentProcess:
         )
         self._reading = Reading(self._process)
         return self
+
+    def ask(self, command: str, *words: str) -> subprocess.CompletedProcess[str]:
+        """Run another command on the same configuration, as a person beside the agent does."""
+        return subprocess.run(
+            [self._command[0], command, *self._command[2:], *words],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=PATIENCE_S,
+        )
 
     def wait_for(self, words: str) -> None:
         """Return when the agent's log has said these words, since it was last started."""
@@ -330,8 +341,9 @@ class Device:
 
     def __init__(self, config: AgentConfig) -> None:
         self.config = config
-        self._opened = ExitStack()
-        self.engine = Engine(config, self._opened)
+        with ExitStack() as opened:
+            self.engine = Engine(config, opened)
+            self._opened = opened.pop_all()
 
     def kill(self) -> None:
         """Leave as a killed process does: no checkpoint."""
