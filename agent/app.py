@@ -42,6 +42,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("runout.agent")
 
+MOST_STORED, MOST_TOLD = 100, 20
+"""Assets whose marked values are in the store, for who looks, and in the status."""
+
 _json = msgspec.json.Encoder()
 
 
@@ -73,7 +76,7 @@ class Engine:
         self.pipeline = Pipeline(config, self.store, self.rollout.find)
         self.rejected: dict[str, int] = {}
         self.commit_s = 0.0
-        self._marked = ""
+        self._marked = b""
         self._steps = 0
         self.custody = Custody(self.store, config, evidence_mb=config.keep.evidence_mb)
         since, empty = self._recover()
@@ -305,10 +308,11 @@ class Engine:
         """Write the state, as of the last commit."""
         self.custody.gather(self.pipeline)
         # For who looks at the store: see agent.status.
-        marked = _json.encode(self.pipeline.counts.marked).decode()
+        counts = self.pipeline.counts
+        marked = _json.encode((counts.marked, counts.most_marked(MOST_STORED)))
         if marked != self._marked:
             self.store.begin()
-            self.store.set_meta("marked", marked)
+            self.store.set_meta("marks", marked.decode())
             self.store.commit()
             self._marked = marked
         for asset in self.pipeline.assets.values():
@@ -329,6 +333,7 @@ class Engine:
             late=counts.late,
             bad=counts.bad,
             marked=dict(counts.marked),
+            marked_of=counts.most_marked(MOST_TOLD),
             assets=len(pipeline.assets),
             lives=counts.lives,
             events=counts.events,
@@ -595,15 +600,17 @@ class _Loop:
 
     def _answer(self, arrivals: list[Arrival], rejected: list[Rejected]) -> list[Arrival]:
         """Tell each source the fate of its own; return the arrivals of the broker."""
-        why = {message.arrival.token: message.text for message in rejected}
+        # By source and number: the broker's are numbers, too.
+        why = {(one.arrival.source, one.arrival.token): one.text for one in rejected}
         fates: dict[str, dict[int, str]] = {}
         others = []
         for arrival in arrivals:
-            if not arrival.topic.startswith("source/"):
+            if not arrival.source:
                 others.append(arrival)
             elif arrival.token:
-                name = arrival.topic.split("/", 2)[1]
-                fates.setdefault(name, {})[arrival.token] = why.get(arrival.token, "")
+                fates.setdefault(arrival.source, {})[arrival.token] = why.get(
+                    (arrival.source, arrival.token), ""
+                )
         for name, fate in fates.items():
             self._sources[name].acknowledge(fate)
         return others

@@ -4,9 +4,11 @@ What cannot be used is told, never dropped unsaid: a message is used whole or no
 formats of one reading a line, where a bad line costs no other.
 """
 
+import logging
 from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import TYPE_CHECKING
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -19,6 +21,7 @@ from agent.decode import cobs, csv, waveform
 from agent.decode import json as json_format
 from agent.intake import Arrival
 from agent.routes import Routes, Target
+from agent.sources.source import loud
 from contract import topics, units
 from contract.arrays import Floats
 from contract.errors import DecodeError
@@ -27,6 +30,8 @@ from contract.spec import AssetClass, Waveform
 if TYPE_CHECKING:
     from agent.sparkplug.host import Host
     from agent.sparkplug.schema import Message
+
+log = logging.getLogger("runout.assemble")
 
 Found = Sequence[Block | Burst]
 Refused = list[tuple[bytes, DecodeError]]
@@ -188,9 +193,10 @@ class Assembler:
         self._routes = Routes(config)
         self.clock = clock or DeviceClock(round(config.limits.future_s * 1e9))
         self._classes: dict[str, AssetClass] = {}
-        self._targets: dict[str, Target] = {}
+        self._targets: dict[tuple[str, str], Target] = {}
         self._columns: dict[tuple[str, tuple[str, ...], tuple[str, ...]], Columns] = {}
         self.unknown_channels: dict[str, int] = {}
+        self._faults = 0
         self.say: list[Message] = []
         sparkplug = config.mqtt.sparkplug
         self.host: Host | None = None
@@ -227,12 +233,30 @@ class Assembler:
                     self._take(target, arrival, pos, gathered, shots, refused)
             except DecodeError as error:
                 rejected.append(Rejected(arrival, error.reason, str(error)))
+            except Exception as error:  # noqa: BLE001
+                # Ours, but no restart would mend it: the broker brings the same message again, and
+                # the agent would end at it for ever. Nothing of it is taken, so that no state is
+                # in doubt; it is told with its trace, and kept aside for who is to mend this.
+                rejected.append(self._fault(arrival, error))
             for line, wrong in refused:
                 part = arrival._replace(payload=line)
                 rejected.append(Rejected(part, wrong.reason, str(wrong)))
         rows = [g.rows(asset) for asset, g in gathered.items() if g.t or g.parts]
         clock = self.clock.taken()
         return Batch(rows, events, len(rejected), shots=shots, clock=clock), rejected
+
+    def _fault(self, arrival: Arrival, error: Exception) -> Rejected:
+        self._faults += 1
+        if loud(self._faults - 1, self._faults):
+            log.error(
+                "a fault of this program: a message was put aside",
+                extra={"topic": arrival.topic, "times": self._faults},
+                exc_info=error,
+            )
+        if self.host is not None and arrival.topic.startswith("spBv1.0/"):
+            self.host.forget(arrival.topic)
+        kind = type(error).__name__
+        return Rejected(arrival, "fault", f"{kind}: {error}: please report it, with the message")
 
     def tick(self, at_ns: int) -> tuple[Batch, list[Rejected]]:
         """Return what Sparkplug held back until now, for messages that did not come."""
@@ -290,15 +314,43 @@ class Assembler:
     def _target(self, arrival: Arrival) -> Target:
         if arrival.over:
             raise DecodeError("size", f"a message of {arrival.over} bytes is too large")
-        topic = arrival.topic
-        target = self._targets.get(topic)
+        key = arrival.topic, arrival.source
+        target = self._targets.get(key)
         if target is None:
-            target = self._routes.target(topic)
+            target = self._routes.target(*key)
             if target.asset:
                 self._check_leaf(target)
             if len(self._targets) < MOST_TOPICS:
-                self._targets[topic] = target
+                self._targets[key] = target
+        if arrival.retained:
+            self._check_retained(target, arrival)
         return target
+
+    def _check_retained(self, target: Target, arrival: Arrival) -> None:
+        """Refuse a retained message whose time is that of its arrival: it is older, by any age.
+
+        It would be a new reading, or a new event, each time the agent connects.
+        """
+        if target.format == "sparkplug" or target.leaf in topics.RESULTS:
+            return
+        times = [
+            self._times_of(target, arrival.payload, arrival.at_ns + later) for later in (0, 10**9)
+        ]
+        if times[0] != times[1]:
+            raise DecodeError(
+                "retained",
+                "the broker kept it (retained), and it does not say of when it is: publish it "
+                "without the retain flag, or with its time",
+            )
+
+    def _times_of(self, target: Target, payload: bytes, at_ns: int) -> list[int]:
+        if target.leaf in topics.SPOKEN:
+            return [commands.decode(target.leaf, payload, at_ns)[0]]
+        found = self._decoders[target.format](payload, at_ns, target, [])
+        times: list[int] = []
+        for one in found:
+            times += [one.t_ns] if isinstance(one, Burst) else one.t_ns.tolist()
+        return times
 
     def _check_leaf(self, target: Target) -> None:
         spec = self.class_of(target.asset)
@@ -459,6 +511,8 @@ class Assembler:
             raise DecodeError("empty", "there is no reading in it")
         self._check_time(int(found.t_ns.min()), int(found.t_ns.max()), at_ns, pos, asset)
         names = found.channels
+        if not names:
+            raise DecodeError("channel", "it names no channel")
         if names == ("",):
             if not leaf:
                 raise DecodeError(
@@ -506,7 +560,7 @@ class Assembler:
             return waveform.decode(payload, at_ns)
         if head[:1] and 0x80 <= head[0] <= 0x9F:
             return _senml_cbor(payload, at_ns, target, refused)
-        if payload[:200].lstrip()[:1] == b"[" and any(f in payload[:400] for f in _SENML_FIELDS):
+        if payload[:200].lstrip()[:1] == b"[" and _is_senml(payload):
             return _senml_json(payload, at_ns, target, refused)
         if target.columns and payload.lstrip()[:1] not in (b"{", b"["):
             return _csv(payload, at_ns, target, refused)
@@ -515,6 +569,20 @@ class Assembler:
 
 MAGIC = b"RW"
 _SENML_FIELDS = (b'"n"', b'"bn"')
+_SENML_KEYS = frozenset({"n", "bn", "bt", "bu", "bv", "bs", "bver"})
+_items = msgspec.json.Decoder(list[msgspec.Raw])
+_keys = msgspec.json.Decoder(dict[str, msgspec.Raw])
+
+
+def _is_senml(payload: bytes) -> bool:
+    """Tell a pack from an array of our own: by the keys of its first record, not of its values."""
+    if not any(field in payload[:400] for field in _SENML_FIELDS):
+        return False
+    try:
+        items = _items.decode(payload)
+        return bool(items) and not _SENML_KEYS.isdisjoint(_keys.decode(items[0]))
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return False  # told by who reads arrays of our own
 
 
 def _is_json(arrival: Arrival) -> bool:

@@ -1,5 +1,6 @@
 """One machine's state over its present life: from readings to feature vectors."""
 
+import heapq
 from collections import deque
 from dataclasses import dataclass, field
 
@@ -34,6 +35,8 @@ it completes. One that may be untrue is not learnt from for as long as a vector 
 DOUBT[[Reason.GAP, Reason.JITTER, Reason.CLOCK]] = 1
 DOUBT[[Reason.FLAT, Reason.CLIPPED]] = 2
 
+MOST_MARKED = 10_000
+"""Assets of which what was marked is counted."""
 EVENTS = 32
 """Events kept per asset to tell a repeated one."""
 
@@ -53,11 +56,25 @@ class Counts:
     """How often time began anew for an asset, where a clock was set back."""
     marked: dict[str, int] = field(default_factory=dict)
     """By channel and reason: ``flow.high``."""
+    marked_of: dict[str, dict[str, int]] = field(default_factory=dict)
+    """The same of each asset that has any, and of those beyond the bound together: ``other``."""
 
-    def mark(self, channel: str, reason: str, count: int) -> None:
-        """Count values of a channel that were marked."""
+    def mark(self, asset: str, channel: str, reason: str, count: int) -> None:
+        """Count values of an asset's channel that were marked."""
+        if asset not in self.marked_of and len(self.marked_of) >= MOST_MARKED:
+            asset = "other"
         key = f"{channel}.{reason}"
-        self.marked[key] = self.marked.get(key, 0) + count
+        for marked in (self.marked, self.marked_of.setdefault(asset, {})):
+            marked[key] = marked.get(key, 0) + count
+
+    def most_marked(self, most: int) -> dict[str, dict[str, int]]:
+        """Return what was marked of the assets that have the most of it, those first."""
+
+        def total(asset: str) -> int:
+            return sum(self.marked_of[asset].values())
+
+        worst = heapq.nlargest(most, self.marked_of, key=total)
+        return {asset: dict(self.marked_of[asset]) for asset in worst}
 
     @property
     def bad(self) -> int:
@@ -278,19 +295,23 @@ class Asset:
         counts.late += joined.late
         counts.repeated += joined.repeated
         counts.readings += len(part.t_ns) - joined.repeated
+        if joined.odd:
+            pos, reasons = zip(*joined.odd, strict=True)
+            marks = np.stack(reasons)[:, : part.values.shape[1]]  # behind them stand doubts
+            self._note(marks, np.array(pos), counts)
         return self._vectors(joined, counts) if len(joined.t_ns) else None
 
     def flush(self, pos: int, counts: Counts) -> Run | None:
         """Close what is open, as a life event does; return the vector it completes, if it does."""
         if self._grid is not None:
             t_ns, values = self._grid.flush()
-            closed = Joined(t_ns, values, np.full(len(t_ns), pos), 0, 0)
+            closed = Joined(t_ns, values, np.full(len(t_ns), pos))
         else:
             open_row = self._frame.flush()
             if open_row is None:
                 return None
             at_ns, row = open_row
-            closed = Joined(np.array([at_ns]), row[None, :], np.array([pos]), 0, 0)
+            closed = Joined(np.array([at_ns]), row[None, :], np.array([pos]))
         return self._vectors(closed, counts) if len(closed.t_ns) else None
 
     def _doubts(self, values: Floats, marks: NDArray[np.uint8] | None) -> Floats:
@@ -458,9 +479,12 @@ class Asset:
             found = marks == r
             word = Reason(r).name.lower()
             for c in np.flatnonzero(found.any(axis=0)).tolist():
-                counts.mark(names[c], word, int(found[:, c].sum()))
-        rows = np.flatnonzero(marks.any(axis=1))
-        self._fresh += zip(pos[rows].tolist(), marks[rows], strict=True)
+                counts.mark(self.name, names[c], word, int(found[:, c].sum()))
+        told = np.where(QUALITY[marks] == Quality.GOOD, Reason.GOOD, marks)
+        rows = np.flatnonzero(told.any(axis=1))
+        if len(rows):
+            self._fresh += zip(pos[rows].tolist(), told[rows], strict=True)
+            self._fresh.sort(key=lambda one: one[0])
 
     def marks(self, pos: int) -> tuple[str, ...]:
         """Return what was marked since the last report, up to a position: ``channel.reason``."""

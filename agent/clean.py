@@ -43,10 +43,14 @@ class Reason(IntEnum):
     """Off its beat."""
     CLOCK = 10
     """The first after a leap of time: a clock that was set, forward or back, or a long silence."""
+    LATE = 11
+    """Of a time that is over: it changes nothing any more."""
+    DUPLICATE = 12
+    """Said already, of the same channel and time: it changes nothing."""
 
 
 QUALITY = np.full(len(Reason), Quality.UNCERTAIN, dtype=np.uint8)
-QUALITY[Reason.GOOD] = Quality.GOOD
+QUALITY[[Reason.GOOD, Reason.DUPLICATE]] = Quality.GOOD
 QUALITY[[Reason.MISSING, Reason.INFINITE, Reason.LOW, Reason.HIGH, Reason.STEP]] = Quality.BAD
 """The quality of each reason: ``QUALITY[reasons]``.
 
@@ -54,7 +58,10 @@ Bad is a value that cannot be the quantity's: not a number, out of range, or fas
 allows. Uncertain is one that can: a stuck or saturated sensor may stand still by chance or at a
 true extreme, and what comes off its beat was measured all the same. A machine that is failing
 saturates its sensors and disturbs its network; who dropped those values would be blind when it
-counts, and who learnt from them would learn the fault as healthy.
+counts, and who learnt from them would learn the fault as healthy. What is late was measured, too,
+but nothing of it is used: rows go on. A duplicate was good the first time; it is counted, and told
+in no report: after a restart the broker sends again what was not acknowledged, and no result may
+depend on that.
 """
 
 CONFIRM = 3

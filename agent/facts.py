@@ -13,6 +13,7 @@ of it is read.
 
 import csv
 import math
+from collections.abc import Iterator
 from pathlib import Path
 
 from agent.config import AgentConfig
@@ -64,18 +65,18 @@ def read(path: Path, wanted: frozenset[str]) -> Facts:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path}: cannot be read: {error}") from error
-    rows = csv.reader(text.splitlines())
-    header = next(rows, [])
+    rows = _rows(path, text)
+    _, header = next(rows, (1, []))
     if "asset" not in header or len(set(header)) != len(header):
         raise DataError(f"{path}:1: the header needs a column 'asset', and each name once")
     missing = sorted(wanted - set(header))
     if missing:
         raise DataError(f"{path}:1: no column {missing[0]!r}; there are {', '.join(header)}")
     found: Facts = {}
-    for row in rows:
+    for line, row in rows:
         if not row:
             continue
-        place = f"{path}:{rows.line_num}"
+        place = f"{path}:{line}"
         if len(row) != len(header):
             raise DataError(f"{place}: {len(row)} cells, {len(header)} in the header")
         cells = dict(zip(header, row, strict=True))
@@ -92,6 +93,16 @@ def read(path: Path, wanted: frozenset[str]) -> Facts:
             if cells[name].strip()
         }
     return found
+
+
+def _rows(path: Path, text: str) -> Iterator[tuple[int, list[str]]]:
+    """Yield the cells of each row, with the number of its line."""
+    rows = csv.reader(text.splitlines())
+    try:
+        for row in rows:
+            yield rows.line_num, row
+    except csv.Error as error:  # as of a cell that is longer than any number
+        raise DataError(f"{path}:{rows.line_num}: {error}: mend or empty the cell") from error
 
 
 def _number(text: str, place: str) -> float:

@@ -207,7 +207,8 @@ class Snapshot(msgspec.Struct, frozen=True):
         clock_steps: how often an asset's time began anew, where a clock was set back.
         clock_problem: what is wrong with the device's clock; empty: nothing that is known.
         bad: values marked bad.
-        marked: values by ``channel.reason``, bad and uncertain.
+        marked: values by ``channel.reason``.
+        marked_of: the same by asset.
         rejected: messages that could not be used, by reason, since the process began.
         raised: alerts since the process began.
         known: assets.
@@ -242,6 +243,7 @@ class Snapshot(msgspec.Struct, frozen=True):
     clock_problem: str
     bad: int
     marked: dict[str, int]
+    marked_of: dict[str, dict[str, int]]
     rejected: dict[str, int]
     raised: int
     known: int

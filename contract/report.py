@@ -264,7 +264,8 @@ class NodeStatus(msgspec.Struct, frozen=True):
         repeated: rows that came again.
         late: rows older than what was there already.
         bad: values marked bad.
-        marked: values by ``channel.reason``, bad and uncertain.
+        marked: values by ``channel.reason``: bad, uncertain, late, or said again (duplicate).
+        marked_of: the same of each of the assets that have most.
         assets: known.
         lives: finished lives known.
         live: release per asset class.
@@ -286,6 +287,7 @@ class NodeStatus(msgspec.Struct, frozen=True):
     live: dict[str, int] = {}
     marked: dict[str, int] = {}
     problem: str = ""
+    marked_of: dict[str, dict[str, int]] = {}
 
 
 class Measured(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -287,6 +287,7 @@ class Logbook:
             clock_problem=self.clock_problem,
             bad=counts.bad,
             marked=dict(counts.marked),
+            marked_of={asset: dict(marked) for asset, marked in counts.marked_of.items()},
             rejected=dict(engine.rejected),
             raised=self._raised,
             known=len(engine.pipeline.assets),

@@ -582,7 +582,7 @@ def test_a_running_agent_serves_its_page_and_knows_when_its_broker_is_gone(
     ).start()
     process.wait_for("page url=")
     plant = connect(broker)
-    process.wait_for("connected")
+    plant.wait_for("node", lambda status: status.online)
     now = time.time()
     for t in range(40):
         body = {"t": now - 400 + 10 * t, "v": {"vibration": 5.0 + t % 3, "temperature": 40.0}}
