@@ -124,6 +124,7 @@ class Asset:
         health: how far it is from its own beginning.
         alert: of it.
         told_ns: time of the newest health report in this life.
+        present: whether readings came since it was last said that none will.
     """
 
     def __init__(self, name: str, group: Group) -> None:
@@ -145,6 +146,7 @@ class Asset:
         self.health = health.AssetHealth(spec)
         self.alert = AssetAlert(spec)
         self.told_ns = NEVER
+        self.present = False
         self._fresh: list[tuple[int, NDArray[np.uint8]]] = []
         """Marks of this batch that no report has told: position, reasons ``(C,)``."""
         self._fresh_bursts: list[tuple[int, int, int]] = []
@@ -188,6 +190,7 @@ class Asset:
 
     def take(self, part: Rows, counts: Counts) -> Run | None:
         """Take readings; return the feature vectors they complete, if they do."""
+        self.present = True
         values = part.values
         if self._grid is None:
             joined = self._frame.push(part.t_ns, values, part.pos, part.whole)
@@ -362,6 +365,15 @@ class Asset:
         """Keep what was marked and not told, whatever its position was."""
         self._forget_fresh(None)
 
+    def leave(self) -> tuple[str, ...]:
+        """Take it that no readings come; return what is not known from now on, as marks are."""
+        self.present = False
+        self.told_ns = NEVER  # the next report is due at once
+        spec = self.group.spec
+        names = [channel.name for channel in spec.channels]
+        names += [wave.name for wave in spec.waveforms]
+        return tuple(f"{name}.stale" for name in names)
+
     def _forget_fresh(self, upto: int | None) -> None:
         if not self._fresh and not self._fresh_bursts:
             return
@@ -399,6 +411,7 @@ class Asset:
             **({} if self._grid is None else self._grid.arrays()),
             **speeds,
             "untold": self._untold.copy(),
+            "present": np.array([self.present]),
             "asset": np.array([self.life, self.told_ns, len(self._events), *self._since]),
             "events": np.array([*self._events] + [(0, 0)] * (EVENTS - len(self._events))),
         }
@@ -418,6 +431,7 @@ class Asset:
                 {n.removeprefix(prefix): a for n, a in arrays.items() if n.startswith(prefix)}
             )
         self._untold = np.array(arrays["untold"])
+        self.present = bool(arrays["present"][0])
         self.life, self.told_ns, events, *self._since = (int(v) for v in arrays["asset"])
         self._events.extend((int(t), int(name)) for t, name in arrays["events"][:events])
 

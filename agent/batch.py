@@ -37,8 +37,12 @@ class Rows(NamedTuple):
         )
 
 
+GONE = "gone"
+"""In an event: who sent an asset's readings says that none will come."""
+
+
 class Event(NamedTuple):
-    """A life event, a command or a verdict, at its place among the readings.
+    """A life event, a command or a verdict, at its place among the readings; or ``GONE``.
 
     Attributes:
         pos: index in the batch of the message it came with.

@@ -15,7 +15,7 @@ import numpy as np
 from agent import commands, health
 from agent.alerts import FAILING, Span
 from agent.asset import Asset, Counts, Run
-from agent.batch import Batch, Event, Rows, Swap
+from agent.batch import GONE, Batch, Event, Rows, Swap
 from agent.bursts import among_rows
 from agent.config import AgentConfig
 from agent.facts import Facts
@@ -155,7 +155,8 @@ class Pipeline:
         for part in rows:
             self.assets[part.asset].end_batch()
         for event in batch.events:
-            self.assets[event.asset].end_batch()
+            if event.asset in self.assets:
+                self.assets[event.asset].end_batch()
         return outcomes
 
     def _check(self, batch: Batch) -> None:
@@ -174,8 +175,9 @@ class Pipeline:
             if size != (found.samples if shot.features is None else len(found.features)):
                 raise ContractError(f"a burst of another length of {shot.asset!r}, {found.name!r}")
         for event in batch.events:
-            self.asset(event.asset)
-            commands.read(event)
+            if event.event != GONE:
+                self.asset(event.asset)
+                commands.read(event)
         if batch.swap is not None and batch.swap.asset_class not in self.groups:
             raise ContractError(f"a release for an asset class {batch.swap.asset_class!r}")
 
@@ -320,7 +322,36 @@ class Pipeline:
             why=health.why(judged, group.parts) if score is not None and score > 0.7 else (),
         )
 
+    def _gone(self, event: Event, outcomes: list[Outcome]) -> None:
+        """Say of an asset that nothing is known of it any more, unless that was said."""
+        asset = self.assets.get(event.asset)
+        if asset is None or not asset.present:
+            return
+        marks = asset.leave()
+        for mark in marks:
+            self.counts.mark(mark.removesuffix(".stale"), "stale", 1)
+        outcomes.append(
+            Health(
+                asset=asset.name,
+                t=event.t_ns / 1e9,
+                state="stale",
+                health=None,
+                score=None,
+                rul_h=None,
+                rul_error_h=None,
+                rul_local_h=None,
+                judged_by=asset.group.version,
+                rul_model="",
+                life=asset.life,
+                why=(),
+                marks=marks,
+            )
+        )
+
     def _event(self, event: Event, outcomes: list[Outcome]) -> None:
+        if event.event == GONE:
+            self._gone(event, outcomes)
+            return
         asset = self.asset(event.asset)
         said = commands.read(event)
         if not asset.is_new(commands.key(event, said, asset.alert.id_of(asset.name))):

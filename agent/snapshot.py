@@ -163,6 +163,7 @@ class Snapshot(msgspec.Struct, frozen=True):
         bad: values marked bad.
         marked: values by ``channel.reason``, bad and uncertain.
         rejected: messages that could not be used, by reason, since the process began.
+        left_out: values that nothing was made of, by reason, since the process began.
         raised: alerts since the process began.
         known: assets.
         waiting: messages in the intake.
@@ -193,6 +194,7 @@ class Snapshot(msgspec.Struct, frozen=True):
     bad: int
     marked: dict[str, int]
     rejected: dict[str, int]
+    left_out: dict[str, int]
     raised: int
     known: int
     waiting: int

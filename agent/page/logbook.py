@@ -250,6 +250,7 @@ class Logbook:
             bad=counts.bad,
             marked=dict(counts.marked),
             rejected=dict(engine.rejected),
+            left_out=dict(engine.left_out),
             raised=self._raised,
             known=len(engine.pipeline.assets),
             waiting=len(self._intake),

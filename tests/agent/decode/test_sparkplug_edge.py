@@ -65,6 +65,8 @@ def test_the_will_is_the_death_with_the_number_of_the_connection() -> None:
         will = edge.will(AT_NS)
         assert (will.topic, will.qos, will.retain) == ("spBv1.0/plant/NDEATH/runout-1", 1, False)
         assert not read(will).HasField("seq")
+        # Of an attempt that comes to nothing the number is used again.
+        assert by_name(edge.will(AT_NS, again=True))["bdSeq"].long_value == number
         (metric,) = read(will).metrics
         assert (metric.name, metric.datatype, metric.long_value) == (
             "bdSeq",

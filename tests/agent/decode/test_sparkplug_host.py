@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from agent.block import Block, Burst
+from agent.sparkplug.history import MOST_KEPT
 from agent.sparkplug.host import MOST_NODES, Host
 from agent.sparkplug.metric import ARRAYS
 from agent.sparkplug.schema import COMPRESSED, REBIRTH, DataType, Message, Payload
@@ -373,8 +374,106 @@ def test_a_new_life_of_a_node_forgets_its_devices() -> None:
 
 def test_when_the_connection_is_lost_everything_is_stale() -> None:
     plant = a_plant()
-    assert sorted(plant.host.lost(AT_NS)) == [Gone("hall", AT_NS), Gone("pump", AT_NS)]
+    assert sorted(plant.host.lost(AT_NS).gone) == [Gone("hall", AT_NS), Gone("pump", AT_NS)]
     assert plant.tell("DDATA", flow(2, 1.0), "pump").readings == []
+
+
+def old(seconds: int, value: float) -> dict[str, Any]:
+    return {
+        "alias": 1,
+        "double_value": value,
+        "timestamp": MS - 3_600_000 + 1000 * seconds,
+        "is_historical": True,
+    }
+
+
+def test_what_was_stored_is_read_before_what_is_new_though_it_comes_behind() -> None:
+    plant = Plant(history_s=2)
+    plant.born()
+    assert values(plant.tell("DBIRTH", payload(1, FLOW, SPEED), "pump")) == []
+    assert values(plant.tell("DDATA", payload(2, old(2, 12.0), old(1, 11.0)), "pump")) == []
+    assert values(plant.tell("DDATA", flow(3, 3.0, ms=MS + 9), "pump")) == []
+    later = AT_NS + SECOND_NS
+    assert values(plant.tell("DDATA", payload(4, old(3, 13.0)), "pump", later)) == []
+    # The last of the past came a second after the birth: two more are waited for more of it.
+    assert values(plant.host.tick(AT_NS + 2 * SECOND_NS)) == []
+    heard = plant.host.tick(AT_NS + 3 * SECOND_NS)
+    found = [
+        (int(t), value)
+        for block in heard.readings
+        if isinstance(block, Block) and "Process.Flow" in block.channels
+        for t, value in zip(block.t_ns, block.values[:, 0].tolist(), strict=True)
+    ]
+    assert [value for _, value in found] == [11.0, 12.0, 13.0, 1.5, 3.0]
+    assert found == sorted(found)
+    assert values(plant.tell("DDATA", flow(5, 5.0), "pump", later)) == [5.0]
+
+
+def test_what_is_held_for_the_past_is_read_before_a_death_and_before_leaving() -> None:
+    plant = Plant(history_s=2)
+    plant.born()
+    plant.tell("DBIRTH", payload(1, FLOW), "pump")
+    dead = plant.tell("DDEATH", payload(2, ms=MS + 9), "pump")
+    assert (values(dead), dead.gone) == ([1.5], [Gone("pump", (MS + 9) * 10**6)])
+    plant.tell("DBIRTH", payload(3, FLOW), "pump")
+    assert values(plant.host.flush()) == [1.5]
+    assert values(plant.host.flush()) == []
+    plant.tell("DBIRTH", payload(4, SPEED), "fan")
+    assert values(plant.host.lost(AT_NS)) == [1480]
+
+
+def test_a_rebirth_that_was_asked_for_holds_nothing() -> None:
+    plant = Plant(history_s=2)
+    plant.born(SPEED)
+    plant.tell("DBIRTH", payload(1, FLOW), "pump")
+    plant.host.flush()
+    assert values(plant.born(SPEED)) == [1480]
+    assert values(plant.tell("DBIRTH", payload(1, FLOW), "pump")) == [1.5]
+    assert values(plant.tell("DBIRTH", payload(2, FLOW), "fan")) == []  # a device that is new
+
+
+@pytest.mark.parametrize("historical", [True, False])
+def test_what_is_held_for_the_past_is_bounded(historical: bool) -> None:
+    plant = Plant(history_s=60)
+    plant.born()
+    plant.tell("DBIRTH", payload(1, FLOW), "pump")
+    seen = []
+    for i in range(45):
+        many = [{**old(1000 * i + k, 0.0), "is_historical": historical} for k in range(1000)]
+        seen += values(plant.tell("DDATA", payload(2 + i, *many), "pump"))
+    assert len(seen) >= 45_000 - MOST_KEPT
+    # What is new waits on beside a past that is long; alone it is too much to wait.
+    assert (1.5 in seen) != historical
+
+
+def test_a_burst_takes_its_place_among_what_was_held() -> None:
+    plant = Plant(history_s=2)
+    wave = {
+        "name": "accel", "alias": 3, "datatype": DataType.FloatArray, "is_null": True,
+        "rate": 64.0,
+    }  # fmt: skip
+    plant.born()
+    plant.tell("DBIRTH", payload(1, FLOW, wave), "pump")
+    shot = {"alias": 3, "bytes_value": np.zeros(64, dtype=np.float32).tobytes()}
+    plant.tell("DDATA", payload(2, shot, ms=MS + 5), "pump")
+    plant.tell("DDATA", flow(3, 2.0, ms=MS + 9), "pump")
+    found = plant.host.flush().readings
+    assert [isinstance(one, Burst) for one in found] == [False, True, False]
+
+
+def test_one_breath_tells_that_an_asset_is_gone_and_back() -> None:
+    plant = a_plant()
+    plant.tell("DBIRTH", payload(4, FLOW), "pump")
+    plant.tell("DDEATH", payload(3), "pump")
+    heard = plant.tell("DDATA", flow(2, 2.0), "pump")
+    assert values(heard) == [2.0, 1.5]
+    assert [(gone.asset, gone.over) for gone in heard.gone] == [("pump", True)]
+
+
+def test_the_host_does_not_listen_to_the_edge_node_that_is_its_own() -> None:
+    plant = Plant(own=("plant", "hall"))
+    assert plant.born(SPEED) == Heard([], [], [])
+    assert plant.tell("DDATA", flow(5, 1.0), "pump").say == []
 
 
 def test_a_node_that_was_not_born_is_asked_once_in_a_while() -> None:
