@@ -5,15 +5,19 @@ import json
 import signal
 import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from agent.app import run
+from agent.config import AgentConfig, Mqtt, Sparkplug, Web
+from agent.intake import Arrival, Intake
 from agent.sparkplug.host import Host
 from agent.sparkplug.schema import REBIRTH, DataType, Message, Payload
+from contract.errors import BrokenError
 from tests.agent.decode.conftest import PATIENCE_S, READ_JS, Line, Script
 
 Connect = Callable[..., Any]
@@ -67,7 +71,7 @@ class Scada:
         found = [
             (topic.split("/")[2], Payload.FromString(payload))
             for topic, payload in self.line.arrived
-            if "/STATE/" not in topic
+            if topic.split("/")[3:4] == ["runout-1"]
         ]
         return [one for one in found if one[0].startswith(verb)]
 
@@ -439,3 +443,28 @@ def test_what_is_left_out_is_counted(
     while not all(line in shown() for line in expected):
         assert time.monotonic() < deadline, shown()
     assert process.end(signal.SIGTERM) == 0
+
+
+class Failing(Intake):
+    """An intake with a fault that the plant's messages bring to light."""
+
+    def put_all(self, arrivals: Sequence[Arrival]) -> None:
+        if any(arrival.topic.startswith("spBv1.0/plant/") for arrival in arrivals):
+            raise RuntimeError("out of order")
+        super().put_all(arrivals)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_an_agent_whose_connection_to_the_plant_has_died_ends(
+    broker: Any, configure: Callable[..., AgentConfig], hall: Line
+) -> None:
+    mqtt = Mqtt(port=broker.port, sparkplug=Sparkplug())
+    config = configure(mqtt=mqtt, web=Web(enabled=False))
+    until = time.monotonic() + PATIENCE_S
+
+    def turn() -> bool:
+        hall.publish([message("NBIRTH", 0, BD_SEQ)])
+        return time.monotonic() > until
+
+    with pytest.raises(BrokenError, match="thread has ended"):
+        run(config, turn, Failing(1000))
