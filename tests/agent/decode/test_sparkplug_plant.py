@@ -3,21 +3,19 @@
 import http.client
 import json
 import signal
+import subprocess
+import sys
 import time
 import urllib.request
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from agent.app import run
-from agent.config import AgentConfig, Mqtt, Sparkplug, Web
-from agent.intake import Arrival, Intake
 from agent.sparkplug.host import Host
 from agent.sparkplug.schema import REBIRTH, DataType, Message, Payload
-from contract.errors import BrokenError
 from tests.agent.decode.conftest import PATIENCE_S, READ_JS, Line, Script
 
 Connect = Callable[..., Any]
@@ -445,26 +443,39 @@ def test_what_is_left_out_is_counted(
     assert process.end(signal.SIGTERM) == 0
 
 
-class Failing(Intake):
-    """An intake with a fault that the plant's messages bring to light."""
+FAILING = """
+import sys
+from agent.app import run
+from agent.config import AgentConfig, Mqtt, Node, Sparkplug, Web
+from agent.intake import Intake
+from contract.spec import AssetClass, Channel
 
-    def put_all(self, arrivals: Sequence[Arrival]) -> None:
+class Failing(Intake):  # the plant's messages bring its fault to light
+    def put_all(self, arrivals):
         if any(arrival.topic.startswith("spBv1.0/plant/") for arrival in arrivals):
             raise RuntimeError("out of order")
         super().put_all(arrivals)
 
+run(
+    AgentConfig(
+        asset_class=(AssetClass("pump", (Channel("flow", "l/s"),)),),
+        node=Node(name="node", state=sys.argv[2]),
+        mqtt=Mqtt(port=int(sys.argv[1]), sparkplug=Sparkplug()),
+        web=Web(enabled=False),
+    ),
+    lambda: False,
+    Failing(1000),
+)
+"""
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+
 def test_an_agent_whose_connection_to_the_plant_has_died_ends(
-    broker: Any, configure: Callable[..., AgentConfig], hall: Line
+    broker: Any, connect: Connect, hall: Line, tmp_path: Path
 ) -> None:
-    mqtt = Mqtt(port=broker.port, sparkplug=Sparkplug())
-    config = configure(mqtt=mqtt, web=Web(enabled=False))
-    until = time.monotonic() + PATIENCE_S
-
-    def turn() -> bool:
+    plant = connect(broker, also=["spBv1.0/STATE/runout"])
+    command = [sys.executable, "-c", FAILING, str(broker.port), str(tmp_path / "state")]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        plant.wait(lambda: states(plant) == [True])
         hall.publish([message("NBIRTH", 0, BD_SEQ)])
-        return time.monotonic() > until
-
-    with pytest.raises(BrokenError, match="thread has ended"):
-        run(config, turn, Failing(1000))
+        _, said = process.communicate(timeout=PATIENCE_S)
+    assert "BrokenError: the network's thread has ended" in said
