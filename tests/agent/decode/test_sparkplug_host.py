@@ -94,9 +94,23 @@ def is_rebirth(message: Message) -> bool:
 
 
 def test_the_state_says_online_and_the_time_of_the_connection() -> None:
-    """tck-id-host-topic-phid-birth-topic -birth-payload -birth-payload-timestamp -birth-qos
-    -birth-retain, -death-topic -death-payload -death-payload-timestamp-connect -death-qos
-    -death-retain; tck-id-operational-behavior-host-application-connect-will*, -connect-birth*.
+    """tck-id-host-topic-phid-birth-topic tck-id-host-topic-phid-birth-payload
+    tck-id-host-topic-phid-birth-payload-timestamp tck-id-host-topic-phid-birth-qos
+    tck-id-host-topic-phid-birth-retain tck-id-host-topic-phid-death-topic
+    tck-id-host-topic-phid-death-payload tck-id-host-topic-phid-death-payload-timestamp-connect
+    tck-id-host-topic-phid-death-qos tck-id-host-topic-phid-death-retain
+    tck-id-operational-behavior-host-application-connect-will-topic
+    tck-id-operational-behavior-host-application-connect-will-payload
+    tck-id-operational-behavior-host-application-connect-will-qos
+    tck-id-operational-behavior-host-application-connect-will-retained
+    tck-id-operational-behavior-host-application-connect-birth-topic
+    tck-id-operational-behavior-host-application-connect-birth-payload
+    tck-id-operational-behavior-host-application-connect-birth-qos
+    tck-id-operational-behavior-host-application-connect-birth-retained
+    tck-id-message-flow-phid-sparkplug-state-publish-payload
+    tck-id-message-flow-phid-sparkplug-state-publish-payload-timestamp
+    tck-id-payloads-state-will-message-qos tck-id-payloads-state-will-message-retain
+    tck-id-payloads-state-will-message-payload tck-id-payloads-state-birth-payload
     """
     host = Host("scada")
     will, birth = host.will(AT_NS), host.birth()
@@ -108,8 +122,11 @@ def test_the_state_says_online_and_the_time_of_the_connection() -> None:
 
 
 def test_the_death_says_when_the_connection_was_closed() -> None:
-    """tck-id-host-topic-phid-death-payload-timestamp-disconnect-clean,
-    tck-id-operational-behavior-host-application-death-topic -payload -qos -retained.
+    """tck-id-host-topic-phid-death-payload-timestamp-disconnect-clean
+    tck-id-operational-behavior-host-application-death-topic
+    tck-id-operational-behavior-host-application-death-payload
+    tck-id-operational-behavior-host-application-death-qos
+    tck-id-operational-behavior-host-application-death-retained
     """
     host = Host("scada")
     host.will(AT_NS)
@@ -120,7 +137,9 @@ def test_the_death_says_when_the_connection_was_closed() -> None:
 
 
 def test_the_host_listens_to_itself_and_to_its_groups() -> None:
-    """tck-id-host-topic-phid-birth-sub-required tck-id-message-flow-phid-sparkplug-subscription"""
+    """tck-id-host-topic-phid-birth-sub-required tck-id-message-flow-phid-sparkplug-subscription
+    tck-id-payloads-state-subscribe
+    """
     filters = Host("scada", ("a", "b")).subscriptions()
     assert filters[0] == "spBv1.0/STATE/scada"
     for group in "ab":
@@ -196,7 +215,7 @@ def test_an_asset_name_that_cannot_be_is_refused(asset: str) -> None:
 
 
 def test_two_devices_that_would_become_one_asset_are_refused() -> None:
-    """tck-id-topic-structure-namespace-duplicate-device-id-across-edge-node: they MAY exist."""
+    """tck-id-topic-structure-namespace-duplicate-device-id-across-edge-node"""
     host = a_plant().host
     host.receive("spBv1.0/plant/NBIRTH/yard", payload(0, bd_seq()), AT_NS)
     with pytest.raises(DecodeError, match="'pump' is plant/hall/pump, too"):
@@ -335,7 +354,9 @@ def test_an_array_that_cannot_be_is_refused(data: bytes, rate: float) -> None:
 
 def test_the_death_of_a_node_takes_its_devices_with_it() -> None:
     """tck-id-operational-behavior-edge-node-termination-host-action-ndeath-node-offline
-    -ndeath-node-tags-stale -ndeath-devices-offline -ndeath-devices-tags-stale
+    tck-id-operational-behavior-edge-node-termination-host-action-ndeath-node-tags-stale
+    tck-id-operational-behavior-edge-node-termination-host-action-ndeath-devices-offline
+    tck-id-operational-behavior-edge-node-termination-host-action-ndeath-devices-tags-stale
     """
     plant = a_plant()
     heard = plant.tell("NDEATH", payload(None, bd_seq(), ms=MS - 10**6))
@@ -354,9 +375,7 @@ def test_a_will_of_an_earlier_connection_is_of_no_account() -> None:
 
 
 def test_the_death_of_a_device_counts_from_when_the_node_says() -> None:
-    """tck-id-operational-behavior-edge-node-termination-host-action-ddeath-devices-offline
-    -ddeath-devices-tags-stale
-    """
+    """tck-id-operational-behavior-edge-node-termination-host-action-ddeath-devices-offline"""
     plant = a_plant()
     assert plant.tell("DDEATH", payload(2, ms=MS + 9), "pump").gone == [
         Gone("pump", (MS + 9) * 10**6)
@@ -477,9 +496,15 @@ def test_the_host_does_not_listen_to_the_edge_node_that_is_its_own() -> None:
 
 
 def test_a_node_that_was_not_born_is_asked_once_in_a_while() -> None:
-    """tck-id-operational-behavior-data-commands-ncmd-rebirth-verb -ncmd-rebirth-name
-    -ncmd-rebirth-value, tck-id-topics-ncmd-mqtt -ncmd-timestamp -ncmd-payload,
-    tck-id-payloads-ncmd-timestamp -ncmd-seq -ncmd-qos -ncmd-retain
+    """tck-id-operational-behavior-data-commands-ncmd-rebirth-verb
+    tck-id-operational-behavior-data-commands-ncmd-rebirth-name
+    tck-id-operational-behavior-data-commands-ncmd-rebirth-value
+    tck-id-operational-behavior-data-commands-ncmd-verb
+    tck-id-operational-behavior-data-commands-ncmd-metric-name
+    tck-id-operational-behavior-data-commands-ncmd-metric-value tck-id-topics-ncmd-topic
+    tck-id-topics-ncmd-mqtt tck-id-topics-ncmd-timestamp tck-id-topics-ncmd-payload
+    tck-id-payloads-ncmd-timestamp tck-id-payloads-ncmd-seq tck-id-payloads-ncmd-qos
+    tck-id-payloads-ncmd-retain tck-id-payloads-name-cmd-requirement
     """
     plant = Plant(rebirth_s=10)
     (ask,) = plant.tell("DDATA", flow(5, 1.0), "pump").say
@@ -487,6 +512,7 @@ def test_a_node_that_was_not_born_is_asked_once_in_a_while() -> None:
     request = Payload.FromString(ask.payload)
     assert request.timestamp == AT_NS // 10**6
     assert not request.HasField("seq")
+    assert request.metrics[0].timestamp == request.timestamp
     assert is_rebirth(ask)
     assert plant.tell("DDATA", flow(6, 1.0), "pump", AT_NS + 9 * SECOND_NS).say == []
     assert len(plant.tell("DDATA", flow(7, 1.0), "pump", AT_NS + 10 * SECOND_NS).say) == 1
@@ -501,7 +527,6 @@ def test_an_unknown_alias_asks_for_a_birth_and_costs_no_other_metric() -> None:
 
 
 def test_numbers_go_round_after_255() -> None:
-    """tck-id-payloads-sequence-num-incrementing"""
     plant = a_plant()
     for i in range(600):
         heard = plant.tell("DDATA", flow((2 + i) % 256, i), "pump")
@@ -510,7 +535,9 @@ def test_numbers_go_round_after_255() -> None:
 
 
 def test_messages_that_change_places_are_read_in_order() -> None:
-    """tck-id-operational-behavior-host-reordering-start -reordering-success"""
+    """tck-id-operational-behavior-host-reordering-start
+    tck-id-operational-behavior-host-reordering-success
+    """
     plant = a_plant(reorder_s=2)
     assert values(plant.tell("DDATA", flow(4, 4.0), "pump")) == []
     assert values(plant.tell("DDATA", flow(3, 3.0), "pump")) == []
@@ -522,7 +549,9 @@ def test_messages_that_change_places_are_read_in_order() -> None:
 
 @pytest.mark.parametrize("by", ["tick", "message"])
 def test_a_message_that_stays_away_makes_the_host_ask_for_a_birth(by: str) -> None:
-    """tck-id-operational-behavior-host-reordering-param -reordering-rebirth"""
+    """tck-id-operational-behavior-host-reordering-param
+    tck-id-operational-behavior-host-reordering-rebirth
+    """
     plant = a_plant(reorder_s=2)
     named = {"name": "Speed", "int_value": 7}
     data = payload(3, {"alias": 1, "double_value": 9.0}, named)
@@ -635,7 +664,7 @@ def test_a_death_must_say_whose_it_is() -> None:
 
 
 def test_properties_must_have_as_many_keys_as_values() -> None:
-    """tck-id-payloads-propertyset-keys-array-size -propertyset-values-array-size"""
+    """tck-id-payloads-propertyset-keys-array-size tck-id-payloads-propertyset-values-array-size"""
     message = Payload.FromString(payload(0, bd_seq(), SPEED))
     message.metrics[1].properties.keys.append("engUnit")
     assert Plant().refuses("NBIRTH", message.SerializeToString()) == "properties"
@@ -656,9 +685,9 @@ def test_properties_must_have_as_many_keys_as_values() -> None:
     ],
 )
 def test_a_topic_of_another_form_is_refused(topic: str) -> None:
-    """tck-id-topic-structure, tck-id-topic-structure-namespace-a,
+    """tck-id-topic-structure tck-id-topic-structure-namespace-a
     tck-id-topic-structure-namespace-device-id-associated-message-types
-    -device-id-non-associated-message-types
+    tck-id-topic-structure-namespace-device-id-non-associated-message-types
     """
     with pytest.raises(DecodeError) as caught:
         Host("scada").receive(topic, payload(0), AT_NS)

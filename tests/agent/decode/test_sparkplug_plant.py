@@ -127,9 +127,6 @@ def rebirth() -> bytes:
 def test_the_agent_tells_its_results_as_an_edge_node(
     version: str, broker: Any, connect: Connect, agent: Make, written: Any, scada: Any
 ) -> None:
-    """tck-id-principles-birth-certificates-order, tck-id-principles-persistence-clean-session-311,
-    tck-id-payloads-ndeath-will-message
-    """
     host, plant = scada(), connect(broker)
     process = agent("node", written(EDGE), f'mqtt.version="{version}"').start()
     host.wait(lambda: [verb for verb, _ in host.said()] == ["NBIRTH"])
@@ -329,9 +326,7 @@ def reports(plant: Any) -> list[tuple[float, str]]:
 def test_an_asset_whose_device_or_node_died_is_stale_until_it_is_heard_again(
     broker: Any, connect: Connect, agent: Make, written: Any, hall: Line, scada: Any
 ) -> None:
-    """tck-id-operational-behavior-edge-node-termination-host-action-ddeath-devices-tags-stale,
-    tck-id-operational-behavior-edge-node-termination-host-action-ndeath-devices-tags-stale
-    """
+    """tck-id-operational-behavior-edge-node-termination-host-action-ddeath-devices-tags-stale"""
     plant = connect(broker, also=["spBv1.0/STATE/runout"])
     process = agent("node", written(HOST)).start()
     plant.wait_for("node", lambda status: status.online)
@@ -366,7 +361,6 @@ def test_an_asset_whose_device_or_node_died_is_stale_until_it_is_heard_again(
 def test_without_the_broker_all_assets_of_the_plant_are_stale(
     broker: Any, connect: Connect, agent: Make, written: Any
 ) -> None:
-    """tck-id-operational-behavior-host-application-multi-server-timestamp: there is one server."""
     plant = connect(broker, also=["spBv1.0/STATE/runout"])
     process = agent("node", written(HOST)).start()
     plant.wait_for("node", lambda status: status.online)

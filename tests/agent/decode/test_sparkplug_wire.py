@@ -190,7 +190,18 @@ def wire(version: Any) -> Iterator[Wire]:
 def test_a_host_says_that_it_is_there_first_and_that_it_leaves_last(
     version: Any, wire: Wire
 ) -> None:
-    """ids"""
+    """tck-id-intro-sparkplug-host-state tck-id-components-ph-state tck-id-conformance-primary-host
+    tck-id-host-topic-phid-birth-message tck-id-host-topic-phid-birth-required
+    tck-id-host-topic-phid-death-required tck-id-message-flow-phid-sparkplug-clean-session-311
+    tck-id-message-flow-phid-sparkplug-clean-session-50
+    tck-id-message-flow-phid-sparkplug-state-publish
+    tck-id-operational-behavior-host-application-connect-will
+    tck-id-operational-behavior-host-application-connect-birth
+    tck-id-operational-behavior-host-application-termination
+    tck-id-operational-behavior-host-application-disconnect-intentional
+    tck-id-payloads-state-will-message tck-id-payloads-state-birth
+    tck-id-operational-behavior-primary-application-state-with-multiple-servers-state
+    """
     intake = Intake(100)
     link = HostLink(Mqtt(port=wire.port, version=version), "host", Host("scada"), intake)
     link.open()
@@ -235,7 +246,15 @@ def verbs(wire: Wire) -> list[str]:
 
 
 def test_an_edge_node_is_born_first_and_dies_last(version: Any, wire: Wire, store: Store) -> None:
-    """ids"""
+    """tck-id-principles-birth-certificates-order tck-id-principles-persistence-clean-session-311
+    tck-id-principles-persistence-clean-session-50
+    tck-id-message-flow-edge-node-birth-publish-will-message tck-id-payloads-ndeath-will-message
+    tck-id-payloads-dbirth-order tck-id-payloads-ndata-order
+    tck-id-operational-behavior-edge-node-intentional-disconnect-packet
+    tck-id-payloads-ndeath-will-message-publisher-disconnect-mqtt311
+    tck-id-payloads-ndeath-will-message-publisher-disconnect-mqtt50
+    tck-id-payloads-ndeath-will-message-publisher
+    """
     edge = SparkplugEdge("plant", "runout-1")
     link = EdgeLink(Mqtt(port=wire.port, version=version), edge, "edge", store, Intake(100))
     link.open()
