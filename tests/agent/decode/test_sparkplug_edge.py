@@ -327,8 +327,8 @@ def test_the_death_is_said_before_leaving() -> None:
 
 def test_a_device_that_is_lost_is_said_to_be_dead_and_then_born_again() -> None:
     """tck-id-operational-behavior-device-ddeath tck-id-topics-ddeath-topic
-    tck-id-topics-ddeath-mqtt tck-id-topics-ddeath-seq-num tck-id-payloads-ddeath-timestamp tck-id-payloads-ddeath-seq
-    tck-id-payloads-ddeath-seq-inc tck-id-payloads-ddeath-seq-number
+    tck-id-topics-ddeath-mqtt tck-id-topics-ddeath-seq-num tck-id-payloads-ddeath-timestamp
+    tck-id-payloads-ddeath-seq tck-id-payloads-ddeath-seq-inc tck-id-payloads-ddeath-seq-number
     """
     edge = an_edge()
     online(edge)
