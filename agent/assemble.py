@@ -44,6 +44,12 @@ STORED = frozenset({"sparkplug", "cobs"})
 class Columns:
     """Where the values of a payload's channels go in a row of an asset class, and in which unit.
 
+    Args:
+        spec: of the class.
+        channels: of the payload.
+        given: their units, or (); "" for one: the class's.
+        bursts: the features of bursts are channels, too, by the names of their columns.
+
     Attributes:
         at: column per channel that is known.
         known: which of the payload's channels those are; None: all, in the order of the row.
@@ -54,10 +60,18 @@ class Columns:
 
     __slots__ = ("at", "factor", "known", "offset", "unknown")
 
-    def __init__(self, spec: AssetClass, channels: tuple[str, ...], given: tuple[str, ...]) -> None:
+    def __init__(
+        self,
+        spec: AssetClass,
+        channels: tuple[str, ...],
+        given: tuple[str, ...],
+        *,
+        bursts: bool = False,
+    ) -> None:
         if not channels:
             raise DecodeError("channel", "it names no channel")
-        place = {channel.name: i for i, channel in enumerate(spec.channels)}
+        columns = spec.columns if bursts else spec.channels
+        place = {column.name: i for i, column in enumerate(columns)}
         self.unknown = [name for name in channels if name not in place]
         if len(self.unknown) == len(channels):
             waves = "".join(f", waveform {wave.name}" for wave in spec.waveforms)
@@ -74,7 +88,7 @@ class Columns:
         self.known = None if in_order and (np.diff(self.at) == 1).all() else np.array(known)
         self.factor: Floats | None = None
         self.offset: Floats | None = None
-        wanted = [spec.channels[i].unit for i in self.at]
+        wanted = [columns[i].unit for i in self.at]
         told = [(given[i] if given else "") or unit for i, unit in zip(known, wanted, strict=True)]
         if told != wanted:
             pairs = [
@@ -493,7 +507,7 @@ class Assembler:
         leaf = "" if target.leaf == topics.READINGS else target.leaf
         if isinstance(found, Burst):
             self._check_time(found.t_ns, found.t_ns, at_ns)
-            return _shot(spec, asset, found, found.channel or leaf, target)
+            return shot_of(spec, asset, found, found.channel or leaf, target)
         if not len(found.t_ns):
             raise DecodeError("empty", "there is no reading in it")
         self._check_time(int(found.t_ns.min()), int(found.t_ns.max()), at_ns)
@@ -510,7 +524,7 @@ class Assembler:
         elif leaf and names != (leaf,):
             raise DecodeError("type", "a table of channels belongs on the readings topic")
         if any(wave.name == names[0] for wave in spec.waveforms):
-            return _shot(spec, asset, _as_burst(found, names[0]), names[0], target)
+            return shot_of(spec, asset, _as_burst(found, names[0]), names[0], target)
         given = found.units
         if target.units:
             given = tuple(
@@ -642,7 +656,8 @@ def _as_burst(block: Block, name: str) -> Burst:
     return Burst(block.asset, name, int(t_ns[0]), 1e9 / step, unit, samples)
 
 
-def _shot(spec: AssetClass, asset: str, burst: Burst, name: str, target: Target) -> Shot:
+def shot_of(spec: AssetClass, asset: str, burst: Burst, name: str, target: Target) -> Shot:
+    """Return a burst of a waveform as its class declares it; raises ``DecodeError``."""
     index = next((i for i, wave in enumerate(spec.waveforms) if wave.name == name), -1)
     if index < 0:
         known = ", ".join(wave.name for wave in spec.waveforms) or "none"
