@@ -159,7 +159,8 @@ class Asset:
             w: Speed(spec, wave.speed) for w, wave in enumerate(spec.waveforms) if wave.speed
         }
         self._events: deque[tuple[int, int]] = deque(maxlen=EVENTS)
-        self._facts = np.full(len(spec.facts), np.nan)
+        self._facts = np.full((1, len(spec.fact_names)), np.nan)
+        self._facts_from = np.empty(0, dtype=np.int64)
 
     def is_new(self, key: tuple[int, int] | None) -> bool:
         """Remember an event by its ``agent.commands.key``; False if it came before.
@@ -173,10 +174,12 @@ class Asset:
         self._events.append(key)
         return True
 
-    def know(self, facts: dict[str, float]) -> None:
-        """Take the slow facts of this asset; what is not among them is not known."""
-        names = self.group.spec.facts
-        self._facts = np.array([facts.get(name, np.nan) for name in names], dtype=np.float64)
+    def know(self, facts: list[tuple[int, dict[str, float]]]) -> None:
+        """Take the slow facts of this asset, each from when on; what is not in them is unknown."""
+        names = self.group.spec.fact_names
+        self._facts_from = np.array([from_ns for from_ns, _ in facts], dtype=np.int64)
+        rows = [{}, *(known for _, known in facts)]
+        self._facts = np.array([[row.get(name, np.nan) for name in names] for row in rows])
 
     def begin_life(self) -> None:
         """Forget the last life; time goes on."""
@@ -256,8 +259,9 @@ class Asset:
             doubt = np.nan_to_num(values[:, at:]).max(axis=1).astype(np.uint8)
             values = values[:, :at]
         rows, X = self._features(values)
-        if len(self._facts) and len(rows):
-            X = np.concatenate([X, np.tile(self._facts, (len(rows), 1))], axis=1)
+        if self._facts.shape[1] and len(rows):
+            now = self._facts_from.searchsorted(joined.t_ns[rows], side="right")
+            X = np.concatenate([X, self._facts[now]], axis=1)
         doubtful = self._doubtful(doubt, rows, len(values))
         if not len(rows):
             return None

@@ -97,8 +97,9 @@ class Batch(NamedTuple):
     rejected: int = 0
     swap: Swap | None = None
     shots: list[Shot] = []  # noqa: RUF012  # never written to
-    facts: dict[str, dict[str, float]] | None = None
-    """Slow facts by asset, in place of all that were known; None: as they were."""
+    facts: dict[str, list[tuple[int, dict[str, float]]]] | None = None
+    """Slow facts, as ``agent.facts`` has them, in place of all that were known; None: as they
+    were."""
 
     def encode(self, *, waveforms: bool = True) -> bytes:
         """Return the journal's form; without ``waveforms`` the features of bursts only.
@@ -150,7 +151,7 @@ _decoder = msgspec.msgpack.Decoder(
         int,
         tuple[str, int, str] | None,
         list[tuple[int, str, int, int, bytes, bytes, int]],
-        dict[str, dict[str, float]] | None,
+        dict[str, list[tuple[int, dict[str, float]]]] | None,
     ]
 )
 

@@ -118,7 +118,7 @@ class Pipeline:
         """Per class the newest life that ended in a failure: asset and number."""
         self.counts = Counts()
         self.facts: Facts = {}
-        """Slow facts by asset."""
+        """Slow facts by asset, and from when on."""
         self.findings: list[Finding] = []
         """Verdicts of the newest batch, to be kept with it."""
 
@@ -139,7 +139,7 @@ class Pipeline:
         if batch.facts is not None:
             self.facts = batch.facts
             for name, known in self.assets.items():
-                known.know(self.facts.get(name, {}))
+                known.know(self.facts.get(name, []))
         if batch.shots:
             rows = among_rows(batch, self.asset, self.counts)
         else:
@@ -190,7 +190,7 @@ class Pipeline:
                 raise ContractError(f"asset {name!r} matches no pattern of [assets] any more")
             found = self.assets[name] = Asset(name, self.groups[spec.name])
             found.life = self.first_life.get(name, 0)
-            found.know(self.facts.get(name, {}))
+            found.know(self.facts.get(name, []))
         return found
 
     def _rows(
@@ -501,7 +501,7 @@ class Pipeline:
         self.counts = state.counts
         self.facts = state.facts
         for name, asset in self.assets.items():
-            asset.know(self.facts.get(name, {}))
+            asset.know(self.facts.get(name, []))
             self.first_life.pop(name, None)
 
     def _restore(self, group: Group, state: "_Head", arrays: Arrays) -> None:

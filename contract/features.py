@@ -23,7 +23,7 @@ class FeatureSpec:
     @classmethod
     def of(cls, asset_class: AssetClass) -> "FeatureSpec":
         """Return the features of an asset class."""
-        more = (*(function.name for function in asset_class.functions), *asset_class.facts)
+        more = (*(function.name for function in asset_class.functions), *asset_class.fact_names)
         return cls(asset_class.channel_names, asset_class.stats, more)
 
     @property
