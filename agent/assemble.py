@@ -266,11 +266,8 @@ class Assembler:
         shots: list[Shot] = []
         refused: Refused = []
         target = Target("", format="sparkplug")
-        for block in self._heard(heard, refused):
-            try:
-                self._put([block], target, at_ns, 0, gathered, shots, refused)
-            except DecodeError as error:
-                refused.append((b"", error))
+        found = self._heard(heard, refused)
+        self._put_each(found, target, at_ns, 0, gathered, shots, refused)
         arrival = Arrival("spBv1.0/held", b"", 0, at_ns)
         rejected = [Rejected(arrival, error.reason, str(error)) for _, error in refused]
         rows = [g.rows(asset) for asset, g in gathered.items() if g.t or g.parts]
@@ -379,6 +376,9 @@ class Assembler:
             blocks = self._decoders[target.format](arrival.payload, arrival.at_ns, target, refused)
         if not blocks and not refused and target.format != "sparkplug":
             raise DecodeError("empty", "there is no reading in it")
+        if self._gone:  # a death: the readings are of messages before it
+            self._put_each(blocks, target, arrival.at_ns, pos, gathered, shots, refused)
+            return
         self._put(blocks, target, arrival.at_ns, pos, gathered, shots, refused)
 
     def _put(
@@ -407,6 +407,23 @@ class Assembler:
                 t_ns, values = t_ns[fresh], values[fresh]
             if len(t_ns):
                 self._gathered(asset, gathered).add(t_ns, values, pos, whole=target.whole)
+
+    def _put_each(
+        self,
+        blocks: Found,
+        target: Target,
+        at_ns: int,
+        pos: int,
+        gathered: dict[str, _Gathered],
+        shots: list[Shot],
+        refused: Refused,
+    ) -> None:
+        """Add blocks and bursts of several messages: what is wrong with one costs no other."""
+        for block in blocks:
+            try:
+                self._put([block], target, at_ns, pos, gathered, shots, refused)
+            except DecodeError as error:
+                refused.append((b"", error))
 
     def _fresh(
         self, asset: str, t_ns: NDArray[np.int64], refused: Refused, *, historical: bool

@@ -101,8 +101,8 @@ METRICS = (
 )
 """Of each asset: those of a health report, and those of an alert."""
 NO_ALERT: dict[str, Value] = {"Alert/State": "normal", "Alert/Active": False}
-AT_ONCE = 50
-"""Results of the backlog, and new ones, that one turn hands over."""
+AT_ONCE, BEHIND_AT_ONCE = 500, 50
+"""New results, and results of the backlog, that one turn hands over."""
 MOST_UNWRITTEN = 200
 """Packets that wait for the network, above which no more are added."""
 MOST_HEARD = 100
@@ -129,7 +129,6 @@ class EdgeLink:
         self, config: Mqtt, edge: SparkplugEdge, client_id: str, store: Store, intake: Intake
     ) -> None:
         self._store = store
-        self._v5 = config.version == "5"
         self._edge = EdgeNode(
             edge.group_id,
             edge.edge_node_id,
@@ -252,20 +251,20 @@ class EdgeLink:
         """Tell what is new, and beside it what is behind, as far as the network takes it."""
         if self._link.unwritten > MOST_UNWRITTEN:
             return
-        self._live = self._tell(self._live, self._store.last_result)
+        self._live = self._tell(self._live, self._store.last_result, AT_ONCE)
         if self._behind < self._upto:
-            self._behind = self._tell(self._behind, self._upto, historical=True)
+            self._behind = self._tell(self._behind, self._upto, BEHIND_AT_ONCE, historical=True)
         else:
             for asset in sorted(self._unburied):
                 self._link.say(self._edge.gone(asset, time.time_ns()))
             self._unburied.clear()
 
-    def _tell(self, after: int, upto: int, *, historical: bool = False) -> int:
+    def _tell(self, after: int, upto: int, most: int, *, historical: bool = False) -> int:
         """Tell the next results of a stretch; return the number of the last of them."""
-        found = self._store.results(Unsent("", after, upto), AT_ONCE) if after < upto else []
+        found = self._store.results(Unsent("", after, upto), most) if after < upto else []
         for _, _, _, body in found:
             self._link.say(self._said(body, historical=historical))
-        return found[-1][0] if len(found) == AT_ONCE else upto
+        return found[-1][0] if len(found) == most else upto
 
     def _remember(self, after: int) -> None:
         """Know what was found last of each asset, of the results behind a number: births say it."""
@@ -289,7 +288,8 @@ class EdgeLink:
             return said
         if result.state == "stale":
             self._stale.add(asset)
-            return said + self._edge.gone(asset, at_ns)
+            # Before the births it stays, for its backlog: it is said to be gone behind that.
+            return said + self._edge.gone(asset, at_ns) if self._edge.born else said
         if asset in self._stale:
             self._stale.discard(asset)
             self._unburied.discard(asset)
