@@ -2,6 +2,7 @@
 
 import http.client
 import json
+import math
 import signal
 import subprocess
 import sys
@@ -16,7 +17,7 @@ import pytest
 
 from agent.sparkplug.host import Host
 from agent.sparkplug.schema import REBIRTH, DataType, Message, Payload
-from tests.agent.decode.conftest import PATIENCE_S, READ_JS, Line, Script
+from tests.agent.decode.conftest import PATIENCE_S, READ_JS, Line, Listener, Script
 
 Connect = Callable[..., Any]
 Make = Callable[..., Any]
@@ -259,6 +260,29 @@ def test_another_implementation_reads_what_the_agent_tells(
               if aliases[int(m["alias"])] == "Health/State"]  # fmt: skip
     assert states == ["learning"]
     assert process.end(signal.SIGTERM) == 0
+
+
+def test_our_own_host_reads_what_the_agent_tells(
+    broker: Any, connect: Connect, agent: Make, written: Any
+) -> None:
+    listener = Listener(broker.port)
+    try:
+        plant = connect(broker)
+        process = agent("node", written(EDGE)).start()
+        plant.wait_for("node", lambda status: status.online)
+        feed(plant, 0, 20)
+        # Of text there is nothing to read, and NaN is what is not known yet.
+        listener.wait(lambda: any(one[:3] == SCORE and one[3] > 0 for one in listener.values))
+        assert ("pump-1", "Health.Life", "", 0) in listener.values
+        hours = [one[3] for one in listener.values if one[:3] == ("pump-1", "Remaining.Hours", "h")]
+        assert all(math.isnan(value) for value in hours)
+        process.kill()
+        listener.wait(lambda: [gone.asset for gone in listener.gone] == ["runout-1", "pump-1"])
+    finally:
+        listener.line.close()
+
+
+SCORE = ("pump-1", "Health.Score", "")
 
 
 # -- as a host -------------------------------------------------------------------------------------

@@ -308,15 +308,20 @@ def test_an_edge_node_counts_its_connections_through_its_processes(
     assert numbers == [0, 0, 1, 1, 2, 2]
 
 
+@pytest.mark.parametrize("known", [True, False])
 def test_a_device_that_is_stale_is_born_for_its_backlog_and_then_dies(
-    wire: Wire, store: Store, version: Any
+    wire: Wire, store: Store, version: Any, known: bool
 ) -> None:
     edge, config = SparkplugEdge("plant", "runout-1"), Mqtt(port=wire.port, version=version)
     first = EdgeLink(config, edge, "edge", store, Intake(100))
     first.save()
     first.close()
-    tell(store, report("pump", 0), report("pump", 1), report("pump", 2, "stale"))
+    results = report("pump", 0), report("pump", 1), report("pump", 2, "stale")
+    if known:
+        tell(store, *results)
     link = EdgeLink(config, edge, "edge", store, Intake(100))
+    if not known:  # or it went while there was no connection yet
+        tell(store, *results)
     link.open()
     wire.wait(lambda: "DDEATH" in verbs(wire), link.pump)
     wire.ask()
