@@ -235,10 +235,7 @@ class Assembler:
         for pos, arrival in enumerate(arrivals):
             refused: Refused = []
             try:
-                if arrival.over:
-                    text = f"a message of {arrival.over} bytes is too large"
-                    raise DecodeError("size", text)  # noqa: TRY301
-                target = self._target(arrival.topic)
+                target = self._target(arrival)
                 if target.leaf in topics.SPOKEN:
                     events.append(self._event(target, arrival, pos))
                 elif target.leaf not in topics.RESULTS:  # our own words, come back to us
@@ -320,7 +317,10 @@ class Assembler:
         self._classes[asset] = found
         return found
 
-    def _target(self, topic: str) -> Target:
+    def _target(self, arrival: Arrival) -> Target:
+        if arrival.over:
+            raise DecodeError("size", f"a message of {arrival.over} bytes is too large")
+        topic = arrival.topic
         target = self._targets.get(topic)
         if target is None:
             target = self._routes.target(topic)

@@ -10,6 +10,7 @@ from agent import health
 from agent.alerts import AssetAlert
 from agent.batch import Rows, Shot
 from agent.clean import QUALITY, Cleaner, Quality, Reason
+from agent.features.levels import Past
 from agent.features.window import Window
 from agent.frame import Frame, Joined
 from agent.group import Group
@@ -95,16 +96,22 @@ class Run:
 
     def settled(self) -> bool:
         """Return whether nothing can be learnt from any of them."""
-        return self.asset.health.settled(self.asset.group.watched_of(self.X))
+        return not self.asset.group.levels.ready or self.asset.health.settled(
+            self.asset.group.watched_of(self.X)
+        )
 
     def judged(self) -> list[health.Judged]:
         """Judge all of an asset that learns nothing any more."""
         asset, group = self.asset, self.asset.group
+        if not group.levels.ready:
+            return [health.Judged(None)] * len(self.X)
         return asset.health.judge_settled(group.watched_of(self.X), self.rows, group.judge())
 
     def judge_one(self, k: int) -> health.Judged:
         """Judge one vector, and learn from it."""
         asset, group = self.asset, self.asset.group
+        if not group.levels.ready:
+            return health.Judged(None)
         x = group.watched_of(self.X[k : k + 1])[0]
         learn = self.sure(k)
         return asset.health.push(x, self.rows[k], group.cohort, group.judge(), learn=learn)
@@ -147,6 +154,7 @@ class Asset:
         self.alert = AssetAlert(spec)
         self.told_ns = NEVER
         self.present = False
+        self._born_ns = NEVER
         self._fresh: list[tuple[int, NDArray[np.uint8]]] = []
         """Marks of this batch that no report has told: position, reasons ``(C,)``."""
         self._fresh_bursts: list[tuple[int, int, int]] = []
@@ -161,6 +169,7 @@ class Asset:
         self._events: deque[tuple[int, int]] = deque(maxlen=EVENTS)
         self._facts = np.full((1, len(spec.fact_names)), np.nan)
         self._facts_from = np.empty(0, dtype=np.int64)
+        self._past = Past(channels)
 
     def is_new(self, key: tuple[int, int] | None) -> bool:
         """Remember an event by its ``agent.commands.key``; False if it came before.
@@ -186,7 +195,8 @@ class Asset:
         self.life += 1
         self._window.reset()
         self.health.reset()
-        self.told_ns = NEVER
+        self.told_ns = self._born_ns = NEVER
+        self._past.reset()
         self._since = [_LONG, _LONG]
 
     # -- readings -------------------------------------------------------------------------------
@@ -258,14 +268,49 @@ class Asset:
             at = len(self.group.spec.columns)
             doubt = np.nan_to_num(values[:, at:]).max(axis=1).astype(np.uint8)
             values = values[:, :at]
-        rows, X = self._features(values)
-        if self._facts.shape[1] and len(rows):
-            now = self._facts_from.searchsorted(joined.t_ns[rows], side="right")
-            X = np.concatenate([X, self._facts[now]], axis=1)
+        rows, X = self._features(self._levelled(joined.t_ns, values))
+        if len(rows):
+            X = self._with_more(X, joined.t_ns[rows])
         doubtful = self._doubtful(doubt, rows, len(values))
         if not len(rows):
             return None
         return Run(self, joined.pos[rows], joined.t_ns[rows], X, values[rows], doubtful)
+
+    def _levelled(self, t_ns: NDArray[np.int64], values: Floats) -> Floats:
+        """Return values as statistics are to see them: within their regime, if the class asks."""
+        if self._born_ns == NEVER and len(t_ns):
+            self._born_ns = int(t_ns[0])
+        levels = self.group.levels
+        if levels.learning:
+            self._past.add(t_ns, values)
+        return levels.apply(values) if levels.ready else values
+
+    @property
+    def past(self) -> Floats:
+        """Return the rows ``(n, C)`` of this life that are kept to learn levels from."""
+        return self._past.all()[1]
+
+    def live_again(self) -> tuple[NDArray[np.int64], Floats]:
+        """Take the rows that are kept into the window anew, now that there are levels.
+
+        Returns:
+            times ``(k,)`` and vectors ``(k, F)``: those of the life so far.
+        """
+        t_ns, values = self._past.all()
+        self._window.reset()
+        self.health.reset()
+        rows, X = self._features(self.group.levels.apply(values))
+        return t_ns[rows], self._with_more(X, t_ns[rows])
+
+    def _with_more(self, X: Floats, t_ns: NDArray[np.int64]) -> Floats:
+        """Return vectors with what is known of an asset beside its readings."""
+        more = [X]
+        if self._facts.shape[1]:
+            more.append(self._facts[self._facts_from.searchsorted(t_ns, side="right")])
+        if self.group.spec.age:
+            age_h = (t_ns - self._born_ns) / 3.6e12
+            more.append(np.stack([age_h, np.log1p(age_h)], axis=1))
+        return X if len(more) == 1 else np.concatenate(more, axis=1)
 
     def _features(self, values: Floats) -> tuple[NDArray[np.int64], Floats]:
         """Take clean rows into the window; return the vectors they complete, with functions."""
@@ -414,9 +459,12 @@ class Asset:
             **self._cleaner.arrays(),
             **({} if self._grid is None else self._grid.arrays()),
             **speeds,
+            **(self._past.arrays() if self.group.levels.learning else {}),
             "untold": self._untold.copy(),
             "present": np.array([self.present]),
-            "asset": np.array([self.life, self.told_ns, len(self._events), *self._since]),
+            "asset": np.array(
+                [self.life, self.told_ns, self._born_ns, len(self._events), *self._since]
+            ),
             "events": np.array([*self._events] + [(0, 0)] * (EVENTS - len(self._events))),
         }
 
@@ -427,6 +475,8 @@ class Asset:
         self.health.restore(arrays)
         self.alert.restore(arrays)
         self._cleaner.restore(arrays)
+        if self.group.levels.learning:
+            self._past.restore(arrays)
         if self._grid is not None:
             self._grid.restore(_fitting(self._grid, arrays))
         for w, speed in self._speeds.items():
@@ -436,7 +486,9 @@ class Asset:
             )
         self._untold = np.array(arrays["untold"])
         self.present = bool(arrays["present"][0])
-        self.life, self.told_ns, events, *self._since = (int(v) for v in arrays["asset"])
+        self.life, self.told_ns, self._born_ns, events, *self._since = (
+            int(v) for v in arrays["asset"]
+        )
         self._events.extend((int(t), int(name)) for t, name in arrays["events"][:events])
 
 
