@@ -13,9 +13,9 @@ import msgspec
 
 from agent.advisory import Advisory
 from agent.assemble import Assembler
-from agent.batch import Batch, Rejected, Swap
+from agent.batch import GONE, Batch, Rejected, Swap
 from agent.clock import DeviceClock
-from agent.config import AgentConfig, Mqtt
+from agent.config import AgentConfig
 from agent.database import RETRY_S
 from agent.evidence.custody import Custody
 from agent.facts import Facts, FactsFile
@@ -37,8 +37,7 @@ from contract.report import Alert, ClassConfig, Measured, NodeConfig, NodeStatus
 if TYPE_CHECKING:
     from agent.page.logbook import Logbook
     from agent.page.server import Page
-    from agent.sparkplug.host import Host
-    from agent.sparkplug.schema import Message
+    from agent.plant import EdgeLink, HostLink
 
 log = logging.getLogger("runout.agent")
 
@@ -58,6 +57,7 @@ class Engine:
 
     Attributes:
         rejected: messages that could not be used, by reason, since this process began.
+        left_out: values that nothing was made of, by reason, as the assembler counts them.
         commit_s: seconds that the newest commit took.
     """
 
@@ -75,6 +75,7 @@ class Engine:
         self.rollout = Rollout(config)
         self.pipeline = Pipeline(config, self.store, self.rollout.find)
         self.rejected: dict[str, int] = {}
+        self.left_out: dict[str, int] = {}
         self.commit_s = 0.0
         self._marked = b""
         self._steps = 0
@@ -185,7 +186,7 @@ class Engine:
             if not before.goes_on(now, part.asset):
                 known.setdefault(part.asset, 1)
         for event in batch.events:
-            if not before.goes_on(now, event.asset):
+            if event.event != GONE and not before.goes_on(now, event.asset):
                 known[event.asset] = known.get(event.asset, 0) + 1
         return batch.only(lambda asset: before.goes_on(now, asset), before.alike(now))
 
@@ -372,7 +373,9 @@ def _result(outcome: Outcome) -> Result:
     return outcome.asset, kind, _json.encode(outcome)
 
 
-def run(config: AgentConfig, stopping: Callable[[], bool], intake: Intake) -> None:
+def run(  # noqa: PLR0915  # what is opened, one after the other
+    config: AgentConfig, stopping: Callable[[], bool], intake: Intake
+) -> None:
     """Run until ``stopping`` says so; ``intake.wake`` ends a wait early.
 
     Raises:
@@ -414,12 +417,24 @@ def run(config: AgentConfig, stopping: Callable[[], bool], intake: Intake) -> No
             receive=intake.put_all,
         )
         opened.callback(link.close)
-        plant = None
+        engine.left_out = assembler.left_out
+        plant = edge = None
         if assembler.host is not None:
-            plant = SparkplugLink(
-                config.mqtt, f"runout-{site}-{node}-plant", assembler.host, intake
-            )
+            from agent.plant import HostLink  # noqa: PLC0415  # 10 MB that few devices need
+
+            plant = HostLink(config.mqtt, f"runout-{site}-{node}-plant", assembler.host, intake)
             opened.callback(plant.close)
+        if config.mqtt.sparkplug_edge is not None:
+            from agent.plant import EdgeLink  # noqa: PLC0415  # as above
+
+            edge = EdgeLink(
+                config.mqtt,
+                config.mqtt.sparkplug_edge,
+                f"runout-{site}-{node}-edge",
+                engine.store,
+                intake,
+            )
+            opened.callback(edge.close)
         sources: dict[str, Source] = {one.name: one.build() for one in config.source}
         table = FactsFile(config)
         if (facts := table.changed()) is not None:
@@ -431,6 +446,7 @@ def run(config: AgentConfig, stopping: Callable[[], bool], intake: Intake) -> No
             assembler,
             link,
             plant,
+            edge,
             sources,
             publisher,
             intake,
@@ -465,48 +481,6 @@ def run(config: AgentConfig, stopping: Callable[[], bool], intake: Intake) -> No
         loop.run(stopping, watchdog)
 
 
-class SparkplugLink:
-    """A connection of its own to the broker: a host application has a will of its own."""
-
-    def __init__(self, config: Mqtt, client_id: str, host: "Host", intake: Intake) -> None:
-        self._host = host
-        will = host.will(time.time_ns())
-        self._link = Link(
-            config,
-            client_id=client_id,
-            filters=[(topic, 1) for topic in host.subscriptions()],
-            will=(will.topic, will.payload),
-            # Sparkplug's readings come at QoS 0: none of them is acknowledged, or kept for us.
-            receive=lambda arrivals: intake.put_all([a._replace(token=0) for a in arrivals]),
-            persistent=False,
-        )
-        self._session = 0
-
-    def open(self) -> None:
-        """Start to connect."""
-        self._link.open()
-
-    def tend(self, say: "list[Message]") -> None:
-        """Announce the host on a new connection, and publish what it says."""
-        if self._session != self._link.session and self._link.connected.is_set():
-            self._session = self._link.session
-            say = [self._host.birth(), *say]
-        elif self._session and not self._link.connected.is_set():
-            self._session = 0
-            self._host.lost(time.time_ns())
-            will = self._host.will(time.time_ns())
-            self._link.will(will.topic, will.payload)
-        if say and self._link.connected.is_set():
-            self._link.publish((one.topic, one.payload, one.retain) for one in say)
-
-    def close(self) -> None:
-        """Say that the host is gone, and disconnect."""
-        if self._link.connected.is_set():
-            last = self._host.death(time.time_ns())
-            self._link.publish([(last.topic, last.payload, last.retain)])
-        self._link.close()
-
-
 class _Loop:
     """The main thread's turn, and what is due at its own times."""
 
@@ -515,7 +489,8 @@ class _Loop:
         engine: Engine,
         assembler: Assembler,
         link: Link,
-        plant: SparkplugLink | None,
+        plant: "HostLink | None",
+        edge: "EdgeLink | None",
         sources: dict[str, Source],
         publisher: Publisher,
         intake: Intake,
@@ -528,6 +503,7 @@ class _Loop:
         self._advisory = advisory
         self._link = link
         self._plant = plant
+        self._edge = edge
         self._sources = sources
         self._publisher = publisher
         self._intake = intake
@@ -551,6 +527,8 @@ class _Loop:
         self._link.open()
         if self._plant is not None:
             self._plant.open()
+        if self._edge is not None:
+            self._edge.open()
         watchdog.ready()
         while not stopping():
             self._turn()
@@ -597,6 +575,8 @@ class _Loop:
             self._plant.tend(self._assembler.say)
             self._assembler.say = []
         self._publisher.pump()
+        if self._edge is not None:
+            self._edge.pump()
 
     def _answer(self, arrivals: list[Arrival], rejected: list[Rejected]) -> list[Arrival]:
         """Tell each source the fate of its own; return the arrivals of the broker."""
@@ -617,15 +597,14 @@ class _Loop:
 
     def _look_around(self) -> None:
         self._look_at_clock()
-        if not self._link.alive:
-            raise BrokenError("the network's thread has ended: restart the agent")
+        for link in (self._link, self._plant, self._edge):
+            if link is not None and not link.alive:
+                raise BrokenError("the network's thread has ended: restart the agent")
         for name, source in self._sources.items():
             if not source.alive:
                 raise BrokenError(f"a thread of source {name!r} has ended: restart the agent")
         if self._plant is not None:
-            batch, rejected = self._assembler.tick(time.time_ns())
-            if batch.rows or batch.shots or rejected:
-                self._engine.process(batch, rejected)
+            self._take_held(*self._assembler.tick(time.time_ns()))
         self._advisory.tend()
         self._engine.consider_releases(time.time_ns())
         try:
@@ -639,6 +618,16 @@ class _Loop:
                 self._engine.take_facts(facts)
                 log.info("facts were read", extra={"assets": len(facts)})
         self._publisher.save()
+        if self._edge is not None:
+            self._edge.save()
+
+    def _take_held(self, batch: Batch, rejected: list[Rejected]) -> None:
+        """Take what the assembler held back."""
+        if batch.rows or batch.events or batch.shots or rejected:
+            outcomes = self._engine.process(batch, rejected)
+            self._advisory.note(outcomes)
+            if self.logbook is not None:
+                self.logbook.note(outcomes, [], self._engine.commit_s)
 
     def _look_at_clock(self) -> None:
         problem = self._assembler.clock.look(time.time_ns(), self._engine.newest_ns())
@@ -700,6 +689,7 @@ class _Loop:
         What the broker sent and is not acknowledged comes again.
         """
         self._close_sources()
+        self._take_held(*self._assembler.flush(time.time_ns()))
         deadline = time.monotonic() + 3.0
         self._tell(online=False)
         while self._link.connected.is_set() and time.monotonic() < deadline:
@@ -708,6 +698,9 @@ class _Loop:
                 break
             self._link.wait_for_acks(0.02)
         self._publisher.save()
+        if self._edge is not None:
+            self._edge.pump()
+            self._edge.save()
         self._engine.checkpoint()
         log.info("stopped", extra={"readings": self._engine.pipeline.counts.readings})
 

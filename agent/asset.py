@@ -154,6 +154,7 @@ class Asset:
         health: how far it is from its own beginning.
         alert: of it.
         told_ns: time of the newest health report in this life.
+        present: whether readings came since it was last said that none will.
     """
 
     def __init__(self, name: str, group: Group) -> None:
@@ -180,6 +181,7 @@ class Asset:
         self.health = health.AssetHealth(spec)
         self.alert = AssetAlert(spec)
         self.told_ns = NEVER
+        self.present = False
         self._born_ns = NEVER
         self._fresh: list[tuple[int, NDArray[np.uint8]]] = []
         """Marks of this batch that no report has told: position, reasons ``(C,)``."""
@@ -193,7 +195,8 @@ class Asset:
             w: Speed(spec, wave.speed) for w, wave in enumerate(spec.waveforms) if wave.speed
         }
         self._events: deque[tuple[int, int]] = deque(maxlen=EVENTS)
-        self._facts = np.full(len(spec.facts), np.nan)
+        self._facts = np.full((1, len(spec.fact_names)), np.nan)
+        self._facts_from = np.empty(0, dtype=np.int64)
         self._past = Past(channels)
 
     def is_new(self, key: tuple[int, int] | None) -> bool:
@@ -208,10 +211,12 @@ class Asset:
         self._events.append(key)
         return True
 
-    def know(self, facts: dict[str, float]) -> None:
-        """Take the slow facts of this asset; what is not among them is not known."""
-        names = self.group.spec.facts
-        self._facts = np.array([facts.get(name, np.nan) for name in names], dtype=np.float64)
+    def know(self, facts: list[tuple[int, dict[str, float]]]) -> None:
+        """Take the slow facts of this asset, each from when on; what is not in them is unknown."""
+        names = self.group.spec.fact_names
+        self._facts_from = np.array([from_ns for from_ns, _ in facts], dtype=np.int64)
+        rows = [{}, *(known for _, known in facts)]
+        self._facts = np.array([[row.get(name, np.nan) for name in names] for row in rows])
 
     def begin_life(self) -> None:
         """Forget the last life; time goes on.
@@ -242,6 +247,7 @@ class Asset:
 
         ``clock``: of the batch that they are of.
         """
+        self.present = True
         if self._time.plain(part.t_ns, part.pos, clock):
             run = self._take(part, counts)
             return [] if run is None else [run]
@@ -389,8 +395,8 @@ class Asset:
     def _with_more(self, X: Floats, t_ns: NDArray[np.int64], born_ns: int) -> Floats:
         """Return vectors with what is known of an asset beside its readings."""
         more = [X]
-        if len(self._facts):
-            more.append(np.tile(self._facts, (len(X), 1)))
+        if self._facts.shape[1]:
+            more.append(self._facts[self._facts_from.searchsorted(t_ns, side="right")])
         if self.group.spec.age:
             age_h = (t_ns - born_ns) / 3.6e12
             more.append(np.stack([age_h, np.log1p(age_h)], axis=1))
@@ -503,6 +509,15 @@ class Asset:
         if clock is not None and clock.back:
             self._time.end_batch(clock)
 
+    def leave(self) -> tuple[str, ...]:
+        """Take it that no readings come; return what is not known from now on, as marks are."""
+        self.present = False
+        self.told_ns = NEVER  # the next report is due at once
+        spec = self.group.spec
+        names = [channel.name for channel in spec.channels]
+        names += [wave.name for wave in spec.waveforms]
+        return tuple(f"{name}.stale" for name in names)
+
     def _forget_fresh(self, upto: int | None) -> None:
         if not self._fresh and not self._fresh_bursts:
             return
@@ -543,6 +558,7 @@ class Asset:
             **speeds,
             **(self._past.arrays() if self.group.levels.learning else {}),
             "untold": self._untold.copy(),
+            "present": np.array([self.present]),
             "asset": np.array(
                 [self.life, self.told_ns, self._born_ns, len(self._events), *self._since]
             ),
@@ -569,6 +585,7 @@ class Asset:
                 {n.removeprefix(prefix): a for n, a in arrays.items() if n.startswith(prefix)}
             )
         self._untold = np.array(arrays["untold"])
+        self.present = bool(arrays["present"][0])
         self.life, self.told_ns, self._born_ns, events, *self._since = (
             int(v) for v in arrays["asset"]
         )

@@ -37,8 +37,12 @@ class Rows(NamedTuple):
         )
 
 
+GONE = "gone"
+"""In an event: who sent an asset's readings says that none will come."""
+
+
 class Event(NamedTuple):
-    """A life event, a command or a verdict, at its place among the readings.
+    """A life event, a command or a verdict, at its place among the readings; or ``GONE``.
 
     Attributes:
         pos: index in the batch of the message it came with.
@@ -107,8 +111,9 @@ class Batch(NamedTuple):
     rejected: int = 0
     swap: Swap | None = None
     shots: list[Shot] = []  # noqa: RUF012  # never written to
-    facts: dict[str, dict[str, float]] | None = None
-    """Slow facts by asset, in place of all that were known; None: as they were."""
+    facts: dict[str, list[tuple[int, dict[str, float]]]] | None = None
+    """Slow facts, as ``agent.facts`` has them, in place of all that were known; None: as they
+    were."""
     clock: Clock | None = None
     """None: nothing came by itself, or it was journalled before this was."""
 
@@ -167,7 +172,7 @@ class _Told(msgspec.Struct, array_like=True):
     rejected: int
     swap: tuple[str, int, str] | None
     shots: list[tuple[int, str, int, int, bytes, bytes, int]]
-    facts: dict[str, dict[str, float]] | None
+    facts: dict[str, list[tuple[int, dict[str, float]]]] | None
     clock: tuple[int, tuple[tuple[int, int], ...], frozenset[int]] | None = None
 
 

@@ -121,11 +121,16 @@ class Sparkplug(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         host_id: of this host, on its STATE topic.
         groups: that it listens to; "+": all.
         asset: name of a device's asset, of ``{group}``, ``{node}`` and ``{device}``.
+        reorder_s: how long a missing message is waited for.
+        history_s: what a node or device says after its birth is held so long for what it stored
+            before, and longer while that comes; 0: what it stored is late.
     """
 
     host_id: str = "runout"
     groups: Annotated[tuple[str, ...], msgspec.Meta(min_length=1)] = ("+",)
     asset: str = "{device}"
+    reorder_s: Annotated[float, msgspec.Meta(ge=0, le=60)] = 2.0
+    history_s: Annotated[float, msgspec.Meta(ge=0, le=60)] = 2.0
 
     def __post_init__(self) -> None:
         """Refuse what no host application could be; msgspec turns this into an error."""
@@ -134,6 +139,27 @@ class Sparkplug(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             if group != "+":
                 check_name(group)
         check_asset(self.asset)
+
+
+class SparkplugEdge(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Sparkplug B: the agent is an edge node that publishes its results, an asset a device.
+
+    Attributes:
+        group_id: of the node.
+        edge_node_id: unique in the group.
+        primary_host_id: nothing is published while this host application is not there, and then
+            all that was found meanwhile; empty: whoever listens.
+    """
+
+    group_id: str
+    edge_node_id: str
+    primary_host_id: str = ""
+
+    def __post_init__(self) -> None:
+        """Refuse what is no name; msgspec turns this into an error with the path."""
+        for name in (self.group_id, self.edge_node_id, self.primary_host_id or "none"):
+            if not name or set(name) & set("+/#"):
+                raise ValueError(f"{name!r} is no Sparkplug name: not empty, without + / #")
 
 
 class Mqtt(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -147,6 +173,7 @@ class Mqtt(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             node's assets.
         subscribe: other layouts.
         sparkplug: listen to Sparkplug B edge nodes, too.
+        sparkplug_edge: publish results as a Sparkplug B edge node, too.
         username: where the broker asks for one.
         password_file: holds the password, on its first line.
         tls: needed beyond loopback, unless ``insecure`` says that the network is trusted.
@@ -160,6 +187,7 @@ class Mqtt(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     topics: tuple[str, ...] = ()
     subscribe: tuple[Subscription, ...] = ()
     sparkplug: Sparkplug | None = None
+    sparkplug_edge: SparkplugEdge | None = None
     username: str = ""
     password_file: str = ""
     tls: Tls | None = None

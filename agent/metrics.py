@@ -15,7 +15,7 @@ MOST_ASSETS = 500
 MOST_MARKS = 500
 MOST_REASONS = 50
 MOST_SOURCES = 50
-STATES = "learning", "healthy", "degraded", "failing"
+STATES = "learning", "healthy", "degraded", "failing", "stale"
 
 Labels = tuple[tuple[str, str], ...]
 
@@ -178,6 +178,12 @@ def _data(page: _Page, snapshot: Snapshot) -> None:
         "Messages that could not be used, since the process began.",
         _capped(_single(snapshot.rejected), MOST_REASONS, ("reason",)),
     )
+    page.many(
+        "values_left_out_total",
+        "counter",
+        "Values that nothing was made of, since the process began.",
+        _capped(_single(snapshot.left_out), MOST_REASONS, ("reason",)),
+    )
     page.one("intake_messages", "gauge", "Messages that wait to be processed.", snapshot.waiting)
 
 
@@ -256,6 +262,12 @@ def _assets(page: _Page, snapshot: Snapshot) -> None:
         "1 while an alert stands that is not shelved.",
         "most",
         each(lambda a: float(a.alert)),
+    )
+    said(
+        "asset_stale",
+        "1 while none of its readings are to come, by who sent them.",
+        "most",
+        each(lambda a: float(a.report.state == "stale")),
     )
     said(
         "asset_report_time_seconds",

@@ -18,6 +18,7 @@ from paho.mqtt import client as paho
 from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
+from paho.mqtt.reasoncodes import ReasonCode
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from agent.config import Mqtt
@@ -234,7 +235,8 @@ class Link:
         config: of the broker.
         client_id: of the persistent session: one per node.
         filters: topic filters to subscribe to, with their quality of service.
-        will: topic and payload that the broker publishes when this device is gone; None: nothing.
+        will: topic and payload that the broker publishes, and retains, when this device is gone;
+            None: nothing, or what ``on_connecting`` sets.
         receive: called with messages, in the network's thread.
         persistent: the broker keeps for us what comes while we are away.
 
@@ -265,6 +267,11 @@ class Link:
         self.connected = threading.Event()
         self.on_connected: Callable[[], None] = lambda: None
         """Called in the network's thread when the session stands and is subscribed."""
+        self.on_connecting: Callable[[], None] = lambda: None
+        """Called in the network's thread before each attempt: the will may be set there."""
+        self.on_lost: Callable[[], None] = lambda: None
+        """Called in the network's thread when a connection has ended, and each time that none
+        comes about."""
         self._v5 = config.version == "5"
         client = _Client(
             CallbackAPIVersion.VERSION2,
@@ -286,15 +293,16 @@ class Link:
                 keyfile=config.tls.key or None,
                 tls_version=ssl.PROTOCOL_TLS_CLIENT,
             )
+        client.on_pre_connect = lambda *_: self.on_connecting()
         client.on_connect = self._on_connect
         client.on_connect_fail = self._on_connect_fail
         client.on_disconnect = self._on_disconnect
         client.on_subscribe = self._on_subscribe
         self._client = client
 
-    def will(self, topic: str, payload: bytes) -> None:
+    def will(self, topic: str, payload: bytes, *, retain: bool = True) -> None:
         """Set another will, for the next connection."""
-        self._client.will_set(topic, payload, qos=1, retain=True)
+        self._client.will_set(topic, payload, qos=1, retain=retain)
 
     def open(self) -> None:
         """Start to connect; an absent broker is waited for, in the network's thread."""
@@ -310,9 +318,13 @@ class Link:
         )
         self._client.loop_start()
 
-    def close(self) -> None:
-        """Disconnect and end the network's thread; safe at any time."""
-        self._client.disconnect()
+    def close(self, *, with_will: bool = False) -> None:
+        """Disconnect and end the network's thread; safe at any time.
+
+        ``with_will``: in MQTT 5 the broker is to publish the will all the same.
+        """
+        reason = ReasonCode(PacketTypes.DISCONNECT, identifier=4) if with_will else None
+        self._client.disconnect(reason if self._v5 else None)
         self._client.loop_stop()
 
     @property
@@ -365,6 +377,26 @@ class Link:
         if parts:
             self._write(b"".join(parts))
         return numbers
+
+    def say(self, messages: Iterable[tuple[str, bytes, int, bool]]) -> None:
+        """Publish messages (topic, payload, quality of service, retain), in their order.
+
+        Nobody is told what becomes of them: of those at QoS 0 the broker says nothing.
+        """
+        more = b"\0" if self._v5 else b""
+        for topic, payload, qos, retain in messages:
+            if qos:
+                self.publish([(topic, payload, retain)])
+                continue
+            raw = topic.encode()
+            name = len(raw).to_bytes(2, "big") + raw
+            head = _head_of(0x31 if retain else 0x30, len(name) + len(more) + len(payload))
+            self._write(b"".join((head, name, more, payload)))
+
+    @property
+    def unwritten(self) -> int:
+        """Return how many packets wait for the network to take them."""
+        return len(self._client._out_packet)  # noqa: SLF001  # paho has no question for it
 
     def wait_for_acks(self, timeout_s: float) -> None:
         """Wait until the broker has taken something on, or for so long."""
@@ -440,6 +472,7 @@ class Link:
             error = self._client.error or str(reason)
             log.warning("connection lost", extra={"reason": error})
         self._client.error = ""
+        self.on_lost()
 
 
 def _secret(path: str) -> str | None:

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agent.assemble import Assembler
-from agent.batch import Batch, Rejected, Rows, Shot
+from agent.batch import GONE, Batch, Rejected, Rows, Shot
 from agent.block import Block, Burst
 from agent.clean import Cleaner, Reason, judge_burst
 from agent.config import AgentConfig
@@ -119,7 +119,7 @@ class Contract(Assembler):
 
     def take(self, batch: Batch, rejected: list[Rejected], at: float) -> None:
         """Note what a batch brought, at a time of ``time.monotonic``."""
-        self._events += len(batch.events)
+        self._events += sum(event.event != GONE for event in batch.events)
         for part in batch.rows:
             self._rows(part, at)
         for shot in batch.shots:

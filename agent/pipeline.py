@@ -15,7 +15,7 @@ import numpy as np
 from agent import commands, health
 from agent.alerts import FAILING, Span
 from agent.asset import Asset, Counts, Run
-from agent.batch import Batch, Clock, Event, Rows, Swap
+from agent.batch import GONE, Batch, Clock, Event, Rows, Swap
 from agent.bursts import among_rows
 from agent.config import AgentConfig
 from agent.facts import Facts
@@ -120,7 +120,7 @@ class Pipeline:
         """Per class the newest life that ended in a failure: asset and number."""
         self.counts = Counts()
         self.facts: Facts = {}
-        """Slow facts by asset."""
+        """Slow facts by asset, and from when on."""
         self.clock_ns = 0
         """This device's clock, when the newest message came."""
         self.look: Callable[[Run, int], None] | None = None
@@ -148,7 +148,7 @@ class Pipeline:
         if batch.facts is not None:
             self.facts = batch.facts
             for name, known in self.assets.items():
-                known.know(self.facts.get(name, {}))
+                known.know(self.facts.get(name, []))
         if batch.shots:
             rows = among_rows(batch, self.asset, self.counts)
         else:
@@ -167,7 +167,8 @@ class Pipeline:
             if batch.clock.back:
                 ended.update(self.assets)
         for name in ended:
-            self.assets[name].end_batch(batch.clock)
+            if name in self.assets:  # an asset that is gone may never have said anything
+                self.assets[name].end_batch(batch.clock)
         return outcomes
 
     def _check(self, batch: Batch) -> None:
@@ -186,8 +187,9 @@ class Pipeline:
             if size != (found.samples if shot.features is None else len(found.features)):
                 raise ContractError(f"a burst of another length of {shot.asset!r}, {found.name!r}")
         for event in batch.events:
-            self.asset(event.asset)
-            commands.read(event)
+            if event.event != GONE:
+                self.asset(event.asset)
+                commands.read(event)
         if batch.swap is not None and batch.swap.asset_class not in self.groups:
             raise ContractError(f"a release for an asset class {batch.swap.asset_class!r}")
 
@@ -200,7 +202,7 @@ class Pipeline:
                 raise ContractError(f"asset {name!r} matches no pattern of [assets] any more")
             found = self.assets[name] = Asset(name, self.groups[spec.name])
             found.life = self.first_life.get(name, 0)
-            found.know(self.facts.get(name, {}))
+            found.know(self.facts.get(name, []))
         return found
 
     def _rows(
@@ -339,7 +341,36 @@ class Pipeline:
             why=health.why(judged, group.parts) if score is not None and score > 0.7 else (),
         )
 
+    def _gone(self, event: Event, outcomes: list[Outcome]) -> None:
+        """Say of an asset that nothing is known of it any more, unless that was said."""
+        asset = self.assets.get(event.asset)
+        if asset is None or not asset.present:
+            return
+        marks = asset.leave()
+        for mark in marks:
+            self.counts.mark(asset.name, mark.removesuffix(".stale"), "stale", 1)
+        outcomes.append(
+            Health(
+                asset=asset.name,
+                t=event.t_ns / 1e9,
+                state="stale",
+                health=None,
+                score=None,
+                rul_h=None,
+                rul_error_h=None,
+                rul_local_h=None,
+                judged_by=asset.group.version,
+                rul_model="",
+                life=asset.life,
+                why=(),
+                marks=marks,
+            )
+        )
+
     def _event(self, event: Event, outcomes: list[Outcome]) -> None:
+        if event.event == GONE:
+            self._gone(event, outcomes)
+            return
         asset = self.asset(event.asset)
         said = commands.read(event)
         if not asset.is_new(commands.key(event, said, asset.alert.id_of(asset.name))):
@@ -456,7 +487,7 @@ class Pipeline:
         group.levels.settle()
 
     def _live_again(self, asset: Asset, life: Kept) -> None:
-        asset.know(self.facts.get(asset.name, {}))
+        asset.know(self.facts.get(asset.name, []))
         t_ns, X = asset.live_again(life)
         if life.whole:
             self._lives.forget(life.asset, life.life)
@@ -548,7 +579,7 @@ class Pipeline:
         self.facts = state.facts
         self.clock_ns = state.clock_ns
         for name, asset in self.assets.items():
-            asset.know(self.facts.get(name, {}))
+            asset.know(self.facts.get(name, []))
             self.first_life.pop(name, None)
 
     def _restore(self, group: Group, state: "_Head", arrays: Arrays) -> None:

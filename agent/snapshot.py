@@ -210,6 +210,7 @@ class Snapshot(msgspec.Struct, frozen=True):
         marked: values by ``channel.reason``.
         marked_of: the same by asset.
         rejected: messages that could not be used, by reason, since the process began.
+        left_out: values that nothing was made of, by reason, since the process began.
         raised: alerts since the process began.
         known: assets.
         waiting: messages in the intake.
@@ -245,6 +246,7 @@ class Snapshot(msgspec.Struct, frozen=True):
     marked: dict[str, int]
     marked_of: dict[str, dict[str, int]]
     rejected: dict[str, int]
+    left_out: dict[str, int]
     raised: int
     known: int
     waiting: int

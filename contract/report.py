@@ -30,7 +30,8 @@ class Health(msgspec.Struct, frozen=True, tag_field="type", tag="health"):
     Attributes:
         asset: which.
         t: seconds since 1970 UTC, of the data.
-        state: ``learning`` until its own beginning is known.
+        state: ``learning`` until its own beginning is known. ``stale``: who sent its readings says
+            that none will come; nothing is known of it from ``t`` on until the next report.
         health: 1 healthy, 0 failed; None while learning.
         score: smoothed; 1 is the limit of healthy, higher is worse.
         rul_h: hours left by the model that judges; None where there is none yet.
@@ -52,7 +53,7 @@ class Health(msgspec.Struct, frozen=True, tag_field="type", tag="health"):
 
     asset: str
     t: float
-    state: Literal["learning", "healthy", "degraded", "failing"]
+    state: Literal["learning", "healthy", "degraded", "failing", "stale"]
     health: float | None
     score: float | None
     rul_h: float | None

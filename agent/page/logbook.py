@@ -289,6 +289,7 @@ class Logbook:
             marked=dict(counts.marked),
             marked_of={asset: dict(marked) for asset, marked in counts.marked_of.items()},
             rejected=dict(engine.rejected),
+            left_out=dict(engine.left_out),
             raised=self._raised,
             known=len(engine.pipeline.assets),
             waiting=len(self._intake),

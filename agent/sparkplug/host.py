@@ -14,7 +14,7 @@ import msgspec
 
 from agent.sparkplug.names import check_asset, check_name
 from agent.sparkplug.schema import LATEST_MS, NAMESPACE, Message, read_payload, read_topic
-from agent.sparkplug.session import Gone, Heard, Session
+from agent.sparkplug.session import Heard, Session
 from contract.errors import DecodeError
 
 MOST_NODES = 1024
@@ -39,6 +39,9 @@ class Host:
             come to share a name, the second is refused.
         reorder_s: how long a missing message is waited for.
         rebirth_s: a node is asked to be born again at most so often.
+        history_s: what a node or device says after its birth is held so long for what it stored
+            before, and longer while that comes; 0: it is not.
+        own: group and name of an edge node that is not listened to; none: "".
     """
 
     def __init__(
@@ -49,6 +52,8 @@ class Host:
         asset: str = "{device}",
         reorder_s: float = 2.0,
         rebirth_s: float = 10.0,
+        history_s: float = 0.0,
+        own: tuple[str, str] = ("", ""),
     ) -> None:
         for name in (host_id, *(group for group in groups if group != "+")):
             check_name(name)
@@ -58,6 +63,8 @@ class Host:
         self._asset_name = asset
         self._reorder_ns = round(reorder_s * 1e9)
         self._rebirth_ns = round(rebirth_s * 1e9)
+        self._history_ns = round(history_s * 1e9)
+        self._own = own
         self._sessions: dict[tuple[str, str], Session] = {}
         self._owners: dict[str, tuple[str, str, str]] = {}
         self._will_ms = 0
@@ -88,17 +95,17 @@ class Host:
         self._born = False
         return self._state(online=False, ms=at_ns // 10**6)
 
-    def lost(self, at_ns: int) -> list[Gone]:
+    def lost(self, at_ns: int) -> Heard:
         """Take note that the connection is gone: nobody is known to be there any more."""
-        self._born = False
-        return [gone for session in self._sessions.values() for gone in session.leave(at_ns)]
+        return _all([session.leave(at_ns) for session in self._sessions.values()])
 
     def tick(self, at_ns: int) -> Heard:
-        """Give up on messages that were missing for too long."""
-        heard = Heard([], [], [])
-        for session in self._sessions.values():
-            heard = heard.and_then(session.tick(at_ns))
-        return heard
+        """Give up on what was waited for too long."""
+        return _all([session.tick(at_ns) for session in self._sessions.values()])
+
+    def flush(self) -> Heard:
+        """Return what is held, before leaving."""
+        return _all([session.flush() for session in self._sessions.values()])
 
     def receive(self, topic: str, payload: bytes, at_ns: int) -> Heard:
         """Read one message.
@@ -112,7 +119,7 @@ class Host:
             insists = self._born and not read_state(payload).online
             return Heard([], [self.birth()] if insists else [], [])
         where = read_topic(topic)
-        if where.verb in {"NCMD", "DCMD"}:
+        if where.verb in {"NCMD", "DCMD"} or (where.group, where.node) == self._own:
             return Heard([], [], [])
         read = read_payload(payload)
         if read.timestamp > LATEST_MS:
@@ -145,6 +152,7 @@ class Host:
                 lambda device: self._asset(group, node, device),
                 self._reorder_ns,
                 self._rebirth_ns,
+                self._history_ns,
             )
         return session
 
@@ -163,6 +171,13 @@ class Host:
     def _state(self, *, online: bool, ms: int) -> Message:
         payload = msgspec.json.encode(State(online, ms))
         return Message(self._state_topic, payload, qos=1, retain=True)
+
+
+def _all(parts: list[Heard]) -> Heard:
+    heard = Heard([], [], [])
+    for part in parts:
+        heard = heard.and_then(part)
+    return heard
 
 
 def read_state(payload: bytes) -> State:

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from agent.app import Engine
-from agent.batch import Batch, Clock, Event, Rows, Shot
+from agent.batch import GONE, Batch, Clock, Event, Rows, Shot
 from agent.clock import AHEAD_NS, DeviceClock
 from agent.config import AgentConfig, Keep, Node, Report
 from agent.pipeline import Outcome, Pipeline
@@ -206,7 +206,7 @@ class Story:
         if self._often(0.08):
             self.told.append(self.told[-1 - int(self._rng.integers(min(6, len(self.told))))])
         if self._often(0.02):
-            event = str(self._rng.choice(["failed", "failed", "maintained"]))
+            event = str(self._rng.choice(["failed", "failed", "maintained", GONE, GONE]))
             self.told.append([Event(0, asset, self._ns(second), event)])
 
     def _ns(self, second: float) -> int:

@@ -339,6 +339,8 @@ tests:
         values: '0 0 0 1x20'
       - series: 'runout_asset_health_ratio{{instance="n",asset="a"}}'
         values: '1 1 1 0.2x20'
+      - series: 'runout_asset_stale{{instance="n",asset="a"}}'
+        values: '0 0 0 1x20'
       - series: 'runout_broker_absent_seconds{{instance="n"}}'
         values: '0+60x30'
       - series: 'runout_backlog_age_seconds{{instance="n"}}'
@@ -392,6 +394,15 @@ tests:
             exp_annotations:
               summary: "a is failing: health 20%"
               description: Seen by n; its page says why.
+      - eval_time: 12m
+        alertname: RunoutMachineStale
+      - eval_time: 13m
+        alertname: RunoutMachineStale
+        exp_alerts:
+          - exp_labels: {{severity: warning, instance: n, asset: a}}
+            exp_annotations:
+              summary: Nothing is known of a
+              description: Its edge node or device said that it leaves, or the broker lost it.
       - eval_time: 10m
         alertname: RunoutBrokerAbsent
       - eval_time: 11m
