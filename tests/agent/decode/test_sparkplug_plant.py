@@ -30,6 +30,7 @@ name = "pump"
 channels = [{ name = "flow", unit = "m3/h" }]
 stats = ["last"]
 [asset_class.health]
+kind = "moments"
 baseline = 8
 learn = 8
 [mqtt.sparkplug_edge]
