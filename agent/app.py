@@ -271,7 +271,7 @@ class Engine:
 
     def _consider(self, path: Path, at_ns: int) -> Verdict:
         groups = self.pipeline.groups
-        verdict = self.rollout.consider(path, groups, self.store.heldout)
+        verdict = self.rollout.consider(path, groups, self.store.heldout, self.store.training)
         if verdict.promoted:
             self.swap(Swap(verdict.asset_class, verdict.version, verdict.digest))
         # Only now: a kill before this finds the release in the inbox once more.

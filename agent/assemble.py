@@ -209,8 +209,7 @@ class Assembler:
             refused: Refused = []
             self.clock.meet(pos, arrival.topic, arrival.at_ns)
             try:
-                _check_size(arrival)
-                target = self._target(arrival.topic)
+                target = self._target(arrival)
                 if target.leaf in topics.SPOKEN:
                     events.append(self._event(target, arrival, pos))
                 elif target.leaf not in topics.RESULTS:  # our own words, come back to us
@@ -266,7 +265,10 @@ class Assembler:
         self._classes[asset] = found
         return found
 
-    def _target(self, topic: str) -> Target:
+    def _target(self, arrival: Arrival) -> Target:
+        if arrival.over:
+            raise DecodeError("size", f"a message of {arrival.over} bytes is too large")
+        topic = arrival.topic
         target = self._targets.get(topic)
         if target is None:
             target = self._routes.target(topic)
@@ -480,11 +482,6 @@ class Assembler:
 
 MAGIC = b"RW"
 _SENML_FIELDS = (b'"n"', b'"bn"')
-
-
-def _check_size(arrival: Arrival) -> None:
-    if arrival.over:
-        raise DecodeError("size", f"a message of {arrival.over} bytes is too large")
 
 
 def _is_json(arrival: Arrival) -> bool:

@@ -10,6 +10,7 @@ from agent import health
 from agent.alerts import AssetAlert
 from agent.batch import Clock, Rows, Shot
 from agent.clean import QUALITY, Cleaner, Quality, Reason
+from agent.features.levels import Kept, Past
 from agent.features.window import Window
 from agent.frame import Frame, Joined
 from agent.group import Group
@@ -101,16 +102,22 @@ class Run:
 
     def settled(self) -> bool:
         """Return whether nothing can be learnt from any of them."""
-        return self.asset.health.settled(self.asset.group.watched_of(self.X))
+        return not self.asset.group.levels.ready or self.asset.health.settled(
+            self.asset.group.watched_of(self.X)
+        )
 
     def judged(self) -> list[health.Judged]:
         """Judge all of an asset that learns nothing any more."""
         asset, group = self.asset, self.asset.group
+        if not group.levels.ready:
+            return [health.Judged(None)] * len(self.X)
         return asset.health.judge_settled(group.watched_of(self.X), self.rows, group.judge())
 
     def judge_one(self, k: int) -> health.Judged:
         """Judge one vector, and learn from it."""
         asset, group = self.asset, self.asset.group
+        if not group.levels.ready:
+            return health.Judged(None)
         x = group.watched_of(self.X[k : k + 1])[0]
         learn = self.sure(k)
         return asset.health.push(x, self.rows[k], group.cohort, group.judge(), learn=learn)
@@ -156,6 +163,7 @@ class Asset:
         self.health = health.AssetHealth(spec)
         self.alert = AssetAlert(spec)
         self.told_ns = NEVER
+        self._born_ns = NEVER
         self._fresh: list[tuple[int, NDArray[np.uint8]]] = []
         """Marks of this batch that no report has told: position, reasons ``(C,)``."""
         self._fresh_bursts: list[tuple[int, int, int]] = []
@@ -169,6 +177,7 @@ class Asset:
         }
         self._events: deque[tuple[int, int]] = deque(maxlen=EVENTS)
         self._facts = np.full(len(spec.facts), np.nan)
+        self._past = Past(channels)
 
     def is_new(self, key: tuple[int, int] | None) -> bool:
         """Remember an event by its ``agent.commands.key``; False if it came before.
@@ -192,7 +201,8 @@ class Asset:
         self.life += 1
         self._window.reset()
         self.health.reset()
-        self.told_ns = NEVER
+        self.told_ns = self._born_ns = NEVER
+        self._past.reset()
         self._since = [_LONG, _LONG]
 
     def begin_time(self, t_ns: int) -> None:
@@ -318,14 +328,50 @@ class Asset:
             self._anew = False
             doubt = np.zeros(len(values), dtype=np.uint8) if doubt is None else doubt
             doubt[0] = max(doubt[0], DOUBT[Reason.CLOCK])
-        rows, X = self._features(values)
-        if len(self._facts) and len(rows):
-            X = np.concatenate([X, np.tile(self._facts, (len(rows), 1))], axis=1)
+        rows, X = self._features(self._levelled(joined.t_ns, values))
+        if len(rows):
+            X = self._with_more(X, joined.t_ns[rows], self._born_ns)
         doubtful = self._doubtful(doubt, rows, len(values))
         if not len(rows):
             return None
         anew_ns, self._anew_ns = self._anew_ns, None
         return Run(self, joined.pos[rows], joined.t_ns[rows], X, values[rows], doubtful, anew_ns)
+
+    def _levelled(self, t_ns: NDArray[np.int64], values: Floats) -> Floats:
+        """Return values as statistics are to see them: within their regime, if the class asks."""
+        if self._born_ns == NEVER and len(t_ns):
+            self._born_ns = int(t_ns[0])
+        levels = self.group.levels
+        if levels.learning:
+            self._past.add(t_ns, values)
+        return levels.apply(values) if levels.ready else values
+
+    def past(self) -> Kept:
+        """Return the rows of this life that are kept to learn levels from."""
+        t_ns, rows = self._past.all()
+        whole = self._past.total == len(rows)
+        return Kept(self.name, self.life, self._born_ns, t_ns, rows, whole=whole)
+
+    def live_again(self, life: Kept) -> tuple[NDArray[np.int64], Floats]:
+        """Take the rows of a life of this asset into the window anew, by the levels of now.
+
+        Returns:
+            times ``(k,)`` and vectors ``(k, F)``: those of the life so far.
+        """
+        self._window.reset()
+        rows, X = self._features(self.group.levels.apply(life.rows))
+        return life.t_ns[rows], self._with_more(X, life.t_ns[rows], life.born_ns)
+
+    def _with_more(self, X: Floats, t_ns: NDArray[np.int64], born_ns: int) -> Floats:
+        """Return vectors with what is known of an asset beside its readings."""
+        more = [X]
+        if len(self._facts):
+            more.append(np.tile(self._facts, (len(X), 1)))
+        if self.group.spec.age:
+            # Where a clock was set back behind the beginning, it is not known: 0.
+            age_h = np.maximum(t_ns - born_ns, 0) / 3.6e12
+            more.append(np.stack([age_h, np.log1p(age_h)], axis=1))
+        return X if len(more) == 1 else np.concatenate(more, axis=1)
 
     def _features(self, values: Floats) -> tuple[NDArray[np.int64], Floats]:
         """Take clean rows into the window; return the vectors they complete, with functions."""
@@ -469,8 +515,11 @@ class Asset:
             "anew": np.array([self._anew, NEVER if self._anew_ns is None else self._anew_ns]),
             **({} if self._grid is None else self._grid.arrays()),
             **speeds,
+            **(self._past.arrays() if self.group.levels.learning else {}),
             "untold": self._untold.copy(),
-            "asset": np.array([self.life, self.told_ns, len(self._events), *self._since]),
+            "asset": np.array(
+                [self.life, self.told_ns, self._born_ns, len(self._events), *self._since]
+            ),
             "events": np.array([*self._events] + [(0, 0)] * (EVENTS - len(self._events))),
         }
 
@@ -481,6 +530,8 @@ class Asset:
         self.health.restore(arrays)
         self.alert.restore(arrays)
         self._cleaner.restore(arrays)
+        if self.group.levels.learning:
+            self._past.restore(arrays)
         if self._grid is not None:
             self._grid.restore(_fitting(self._grid, arrays))
         self._time.restore(arrays, (self._frame if self._grid is None else self._grid).newest_ns)
@@ -492,7 +543,9 @@ class Asset:
                 {n.removeprefix(prefix): a for n, a in arrays.items() if n.startswith(prefix)}
             )
         self._untold = np.array(arrays["untold"])
-        self.life, self.told_ns, events, *self._since = (int(v) for v in arrays["asset"])
+        self.life, self.told_ns, self._born_ns, events, *self._since = (
+            int(v) for v in arrays["asset"]
+        )
         self._events.extend((int(t), int(name)) for t, name in arrays["events"][:events])
 
 

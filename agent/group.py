@@ -8,6 +8,8 @@ from numpy.typing import NDArray
 from agent import health
 from agent.features.burst import BurstFeatures
 from agent.features.functions import load
+from agent.features.levels import Levels
+from agent.personal import Personal
 from agent.prognosis import Interval, LocalRul
 from contract.arrays import Floats
 from contract.features import FeatureSpec
@@ -30,9 +32,11 @@ class Group:
         measured: channel or function of each column of a feature vector.
         functions: the user's, ready to be called.
         bursts: features of each waveform.
+        levels: what channels are in each operating regime, where the class asks for it.
         cohort: healthy behaviour, as learnt here.
         rul: remaining life, as learnt here.
         release: what judges in their place, or None.
+        personal: the release's remaining-life model made this device's own, or None.
         error_h: of remaining life on held-out lives; None: not known.
         interval: of the model that judges remaining life; None: not known.
 
@@ -49,9 +53,11 @@ class Group:
         self.measured = tuple(channel for channel, _ in features.parts)
         self.functions = load(spec.functions, functions, spec.channel_names)
         self.bursts = [BurstFeatures(wave) for wave in spec.waveforms]
+        self.levels = Levels(spec)
         self.cohort = health.Cohort(spec)
         self.rul = LocalRul(spec, sklearn=sklearn)
         self.release: Release | None = None
+        self.personal: Personal | None = None
         self.error_h: float | None = None
         self.interval: Interval | None = None
         self._released_judge: health.Judge | None = None
@@ -64,6 +70,7 @@ class Group:
     def swap(self, release: Release | None) -> None:
         """Let a release judge from here on; None: the device's own models."""
         self.release = release
+        self.personal = None
         self._released_judge = None
         if release is not None and release.health is not None:
             scores = release.arrays.get("health/histogram", np.zeros(BINS, dtype=np.int64))
@@ -100,6 +107,8 @@ class Group:
         """Return the remaining-life model that judges: name, model, error on held-out lives."""
         if self.release is not None and self.release.rul:
             name = self.release.manifest.rul_model
+            if name == "ridge" and self.personal is not None:
+                return name, self.personal.model, self.error_h
             if name in self.release.rul:
                 error = self.release.manifest.metrics.get(f"rmse/{name}")
                 return name, self.release.rul[name], error

@@ -7,10 +7,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agent.features.regime import UNKNOWN, Regime
+from agent.models.healthy import LearningNetwork, nothing
+from agent.models.healthy import learnt as learnt_of
 from contract.arrays import Arrays, Floats
 from contract.features import FeatureSpec
 from contract.models import histogram
-from contract.models.moments import HealthModel, Moments, spread
+from contract.models.healthy import Healthy, Scorer, scorer
+from contract.models.moments import Moments, spread
+from contract.models.network import NetworkModel
 from contract.report import Why
 from contract.spec import AssetClass
 
@@ -22,9 +26,10 @@ class Cohort:
     """What all assets of one class on this device learn together about healthy behaviour.
 
     Attributes:
-        moments: of standardised healthy vectors.
+        healthy: learnt from standardised healthy vectors.
         scores: histogram of healthy scores, see ``contract.models.histogram``.
-        model: solved from the moments when they have grown by a quarter.
+        model: solved from what is learnt when that has grown by a quarter.
+        solved_at: rows that had been learnt then.
     """
 
     def __init__(self, spec: AssetClass) -> None:
@@ -32,10 +37,10 @@ class Cohort:
         size = len(FeatureSpec.of(spec).columns(spec.health_stats))
         self._first = min(16, learnt(spec))
         """Rows that make the first model: what one asset alone can teach in a life is enough."""
-        self.moments = Moments.empty(size)
+        self.healthy: Healthy = nothing(spec.health, size)
         self.scores: NDArray[np.int64] = np.zeros(histogram.BINS, dtype=np.int64)
-        self.model: HealthModel | None = None
-        self._solved_at = 0.0
+        self.model: Scorer | None = None
+        self._rows = self.solved_at = 0
         self._judge: Judge | None = None
 
     def judge(self) -> "Judge | None":
@@ -50,29 +55,25 @@ class Cohort:
         self._judge = None
 
     def learn(self, Z: Floats) -> None:
-        """Learn standardised rows ``(n, F)`` as healthy; NaN all through: a column that is absent.
+        """Learn standardised rows ``(n, F)`` as healthy; NaN all through: an absent column."""
+        memory = self._spec.memory
+        if memory:
+            self.healthy = self.healthy.decay(0.5 ** (len(Z) / memory))
+        self.healthy = self.healthy.learn(Z)
+        self._rows += len(Z)
+        more = self._first
+        if self.solved_at:
+            counted = min(self.solved_at, memory) if memory else self.solved_at
+            more = self.solved_at + max(16, counted // 4)
+        if self._rows >= more:
+            self.model = self.healthy.solve()
+            self.solved_at = self._rows
+            self._judge = None
 
-        An absent column is taken to vary as standardised ones do, and by itself: so it makes no
-        other asset's, that has it, look narrower than it is.
-        """
-        absent = np.flatnonzero(np.isnan(Z[0]))
-        if len(absent):
-            Z = Z.copy()
-            Z[:, absent] = 0.0
-        own = Moments.of(Z)
-        own.scatter[absent, absent] += own.n
-        self.moments = self.moments.merge(own)
-        more = max(1.25 * self._solved_at, self._solved_at + 16) if self._solved_at else self._first
-        if self.moments.n >= more:
-            self._solve()
-
-    def _solve(self) -> None:
-        spec = self._spec
-        self.model = HealthModel.solve(
-            self.moments, variance=spec.variance, alarm_rate=spec.alarm_rate
-        )
-        self._solved_at = self.moments.n
-        self._judge = None
+    def adopt(self, model: Scorer) -> None:
+        """Go on learning from a release's weights, where what is learnt is weights."""
+        if isinstance(self.healthy, LearningNetwork) and isinstance(model, NetworkModel):
+            self.healthy = self.healthy.adopt(model.layers)
 
     def limit(self) -> float:
         """Return the score that healthy vectors exceed at the allowed rate; at least 1."""
@@ -82,19 +83,19 @@ class Cohort:
         """Return the state."""
         solved = {} if self.model is None else self.model.arrays("model/")
         return {
-            **self.moments.arrays("moments/"),
+            **self.healthy.arrays("healthy/"),
             **solved,
             "scores": self.scores.copy(),
-            "solved_at": np.array(self._solved_at),
+            "rows": np.array([self._rows, self.solved_at]),
         }
 
     def restore(self, arrays: Arrays) -> None:
         """Take back what ``arrays`` returned."""
-        self.moments = Moments.from_arrays(arrays, "moments/")
+        self.healthy = learnt_of(self._spec, arrays, "healthy/")
         self.scores = np.array(arrays["scores"], dtype=np.int64)
-        self._solved_at = float(arrays["solved_at"])
+        self._rows, self.solved_at = (int(v) for v in arrays["rows"])
         self._judge = None
-        self.model = HealthModel.from_arrays(arrays, "model/") if "model/axes" in arrays else None
+        self.model = scorer(self._spec, arrays, "model/")
 
 
 def limit_of(scores: NDArray[np.int64], alarm_rate: float) -> float:
@@ -108,7 +109,7 @@ def limit_of(scores: NDArray[np.int64], alarm_rate: float) -> float:
 class Judge:
     """The model that judges, and the score that is its limit."""
 
-    model: HealthModel
+    model: Scorer
     limit: float
 
 
@@ -127,7 +128,7 @@ class Judged:
         self,
         score: float | None,
         z: Floats | None = None,
-        model: HealthModel | None = None,
+        model: Scorer | None = None,
         absent: NDArray[np.bool_] | None = None,
     ) -> None:
         self.score = score

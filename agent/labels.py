@@ -16,12 +16,39 @@ class Life(NamedTuple):
         life: which of its lives.
         X: raw feature vectors ``(n, F)``.
         y: hours left at each, up to the cap ``(n,)``.
+        w: what each row counts ``(n,)``; None: all alike.
     """
 
     asset: str
     life: int
     X: Floats
     y: Floats
+    w: Floats | None = None
+
+    @property
+    def weights(self) -> Floats:
+        """Return what each row counts ``(n,)``."""
+        return np.ones(len(self.y)) if self.w is None else self.w
+
+    @property
+    def rows(self) -> tuple[Floats, Floats, Floats]:
+        """Return vectors, labels and weights."""
+        return self.X, self.y, self.weights
+
+
+FAR = 1.2
+"""Of the cap: rows with more hours left than this tell little about the last ones ..."""
+FAR_WEIGHT = 0.3
+"""... and count so much, or a long life would be learnt mostly from when nothing was wrong."""
+
+
+def row_weights(t_ns: NDArray[np.int64], end_ns: int, cap_h: float) -> Floats:
+    """Return what each row counts.
+
+    >>> row_weights(np.array([0, 3_600_000_000_000]), 7_200_000_000_000, 1.5).tolist()
+    [0.3, 1.0]
+    """
+    return np.where((end_ns - t_ns) / 3.6e12 > FAR * cap_h, FAR_WEIGHT, 1.0)
 
 
 def hours_left(t_ns: NDArray[np.int64], end_ns: int, cap_h: float) -> Floats:

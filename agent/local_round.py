@@ -17,11 +17,22 @@ from contract import VERSION, load_model
 from contract.arrays import Arrays
 from contract.errors import ContractError
 from contract.features import FeatureSpec
+from contract.model_spec import Ridge, Sklearn
+from contract.models.healthy import learnt, nothing
 from contract.models.moments import Moments
-from contract.models.ridge import Basis, GramSums, expand, width
+from contract.models.ridge import Basis, Gradients, GramSums, first_of, width
 from contract.release import Release
-from contract.spec import AssetClass, Ridge, Sklearn, rul_name
-from contract.update import EVALUATE, FIT, STATISTICS, Request, Update, UpdateHead
+from contract.spec import AssetClass, rul_name
+from contract.update import (
+    EVALUATE,
+    FIT,
+    GRADIENTS,
+    SHAPE,
+    STATISTICS,
+    Request,
+    Update,
+    UpdateHead,
+)
 
 MOST_ROWS = 200_000
 
@@ -50,6 +61,8 @@ def answer(state: Path, request: Request, arrays: Arrays) -> Update:
     metrics: dict[str, float] = {}
     if request.phase == STATISTICS:
         reply = _statistics(state, spec, training)
+    elif request.phase in (SHAPE, GRADIENTS):
+        reply = _shape(spec, request.phase, training, arrays)
     elif request.phase == FIT:
         reply = _fit(spec, request, training, arrays)
     elif request.phase == EVALUATE:
@@ -95,7 +108,7 @@ def _statistics(state: Path, spec: AssetClass, lives: list[Life]) -> Arrays:
     basis = Moments.empty(columns, diagonal=True)
     for life in lives:
         basis = basis.merge(Moments.of(life.X, diagonal=True))
-    health = Moments.empty(watched)
+    health = nothing(spec.health, watched)
     scores = np.zeros(256, dtype=np.int64)
     try:
         head, saved = read_checkpoint(state / "checkpoint.npz")
@@ -104,23 +117,42 @@ def _statistics(state: Path, spec: AssetClass, lives: list[Life]) -> Arrays:
     digests = head.get("digests")
     if isinstance(digests, dict) and digests.get(spec.name) == spec.digest():
         prefix = f"class/{spec.name}/cohort/"
-        health = Moments.from_arrays(saved, prefix + "moments/")
+        # Only what may leave the device: a block that waits to be learnt is no part of it.
+        health = learnt(spec.health, saved, prefix + "healthy/")
         scores = np.asarray(saved[prefix + "scores"], dtype=np.int64)
     return {**basis.arrays("basis/"), **health.arrays("health/"), "health/histogram": scores}
 
 
-def _fit(spec: AssetClass, request: Request, lives: list[Life], arrays: Arrays) -> Arrays:
+def _shape(spec: AssetClass, phase: str, lives: list[Life], arrays: Arrays) -> Arrays:
+    """Answer the two phases that find out along which directions random features look."""
+    basis = _basis(arrays)
+    models = [model for model in spec.rul if isinstance(model, Ridge) and model.shaping]
+    if not models:
+        raise ContractError(f"asset class {spec.name!r} has no model that is shaped")
+    first = first_of(models[0])
+    rows = [life.rows for life in lives]
+    if phase == SHAPE:
+        return GramSums.of_rows(basis, first, rows).arrays("first/")
+    coefficients = np.asarray(arrays.get("first/coefficients", ()), dtype=np.float64)
+    if coefficients.shape != (width(len(basis.mean), first),):
+        raise ContractError("the request for gradients holds no coefficients of the first model")
+    return Gradients.of(basis, first, coefficients, rows).arrays("gradients/")
+
+
+def _basis(arrays: Arrays) -> Basis:
     if "basis/mean" not in arrays or "basis/scale" not in arrays:
         raise ContractError("the request to fit holds no basis")
-    basis = Basis.from_arrays(arrays)
+    return Basis.from_arrays(arrays)
+
+
+def _fit(spec: AssetClass, request: Request, lives: list[Life], arrays: Arrays) -> Arrays:
+    basis = _basis(arrays)
     reply: Arrays = {}
     for model in spec.rul:
         if request.models and rul_name(model) not in request.models:
             continue
         if isinstance(model, Ridge):
-            sums = GramSums.empty(width(len(basis.mean), model))
-            for life in lives:
-                sums = sums.merge(GramSums.of(expand(basis.apply(life.X), model), life.y))
+            sums = GramSums.of_rows(basis, model, [life.rows for life in lives])
             reply |= sums.arrays("ridge/")
         elif isinstance(model, Sklearn) and lives:
             # Here and not above: only nodes that train one pay for scikit-learn.

@@ -19,8 +19,10 @@ from agent.batch import Batch, Clock, Event, Rows, Swap
 from agent.bursts import among_rows
 from agent.config import AgentConfig
 from agent.facts import Facts
+from agent.features.levels import Kept
 from agent.group import Group
 from agent.labels import Life
+from agent.personal import personal, restored, ridge_of
 from agent.prognosis import Interval, error_h, predict_one
 from contract.arrays import Arrays, Floats
 from contract.errors import ConfigError, ContractError
@@ -139,6 +141,9 @@ class Pipeline:
         if batch.swap is not None:
             group = self.groups[batch.swap.asset_class]
             group.swap(self._find_release(batch.swap) if batch.swap.version else None)
+            if group.release is not None and group.release.health is not None:
+                group.cohort.adopt(group.release.health)
+            self._personalise(group)
             self._judge_own(group)
         if batch.facts is not None:
             self.facts = batch.facts
@@ -251,7 +256,7 @@ class Pipeline:
         if run.anew_ns is not None and k == 0:
             asset.begin_time(run.anew_ns)
         spec = group.spec
-        if spec.rul and run.whole[k] and run.sure(k):
+        if spec.rul and run.whole[k] and run.sure(k) and group.levels.ready:
             self._lives.add(asset.name, asset.life, t_ns, run.X[k])
         due = t_ns - asset.told_ns >= self._every_ns
         rul_h: float | None = None
@@ -400,23 +405,64 @@ class Pipeline:
                 )
             )
         group = asset.group
+        if group.levels.learning:
+            self._learn_levels(asset, failed=event.event == "failed")
         if event.event != "failed":
             self._lives.forget(asset.name, asset.life)
         elif self._lives.finish(group.spec, asset.name, asset.life, event.t_ns):
             self.counts.lives += 1
             self._ended[group.spec.name] = asset.name, asset.life
             group.rul.learn(self._lives.training(group.spec, (asset.name, asset.life)))
+            self._personalise(group)
             self._judge_own(group)
         asset.begin_life()
 
+    def _personalise(self, group: Group) -> None:
+        """Weigh this device's own lives anew against those of the fleet that judge beside them."""
+        if group.release is not None and ridge_of(group.release) is not None:
+            lives = self._lives.training(group.spec, self._ended.get(group.spec.name))
+            group.personal = personal(group.release, self._config.name, lives)
+
+    def _learn_levels(self, ended: Asset, *, failed: bool) -> None:
+        """Learn the levels of a life that has ended.
+
+        While they are still learnt, each life's vectors are made anew by what is known now: those
+        of the first would else be of levels that hardly anything was known of.
+        """
+        group = ended.group
+        first = not group.levels.ready
+        if group.levels.learn(ended.past(), failed=failed):
+            for life in group.levels.kept:
+                if life.whole:
+                    # In a window of its own: the asset's may be in its next life.
+                    self._live_again(Asset(life.asset, group), life)
+            for _, asset in sorted(self.assets.items()):
+                if asset.group is group and asset is not ended:
+                    self._live_again(asset, asset.past())
+                    if first:
+                        asset.health.reset()
+            group.rul.forget()
+        group.levels.settle()
+
+    def _live_again(self, asset: Asset, life: Kept) -> None:
+        asset.know(self.facts.get(asset.name, {}))
+        t_ns, X = asset.live_again(life)
+        if life.whole:
+            self._lives.forget(life.asset, life.life)
+            for at_ns, x in zip(t_ns.tolist(), X, strict=True):
+                if np.isfinite(x).all():
+                    self._lives.add(life.asset, life.life, at_ns, x)
+
     def _judge_own(self, group: Group) -> None:
         """Judge the models of remaining life by the lives that were held out."""
-        local, judging = group.local_predictor(), group.predictor()
+        judging = group.predictor()
         lives = self._lives.heldout(group.spec) if judging is not None else []
-        group.error_h = None if local is None else error_h(local[1], lives)
+        group.error_h = None if judging is None else error_h(judging[1], lives)
         group.interval = (
             None if judging is None else Interval.of(judging[1], lives, group.spec.cap_h)
         )
+        if judging is not None and judging[1] is group.rul.models.get("ridge"):
+            group.interval = group.interval or group.rul.interval
 
     def arrays(self) -> tuple[dict[str, object], Arrays]:
         """Return the state of everything: words and numbers, and arrays by name."""
@@ -427,6 +473,11 @@ class Pipeline:
                 arrays[f"class/{name}/cohort/{key}"] = array
             for key, array in group.rul.arrays().items():
                 arrays[f"class/{name}/rul/{key}"] = array
+            if group.personal is not None:
+                for key, array in group.personal.arrays().items():
+                    arrays[f"class/{name}/{key}"] = array
+            for key, array in group.levels.arrays().items():
+                arrays[f"class/{name}/levels/{key}"] = array
             if group.release is not None:
                 released[name] = (group.release.version, group.release.digest)
         # By name: in which order assets are met in a batch depends on how it was cut.
@@ -492,6 +543,7 @@ class Pipeline:
     def _restore(self, group: Group, state: "_Head", arrays: Arrays) -> None:
         name = group.spec.name
         group.cohort.restore(_below(arrays, "cohort/"))
+        group.levels.restore(_below(arrays, "levels/"))
         if name in state.ended:
             self._ended[name] = state.ended[name]
         # The lives of then: a journal that is to be replayed may have ended more.
@@ -505,6 +557,8 @@ class Pipeline:
                 asset.restore({key: array[i] for key, array in stacked.items()})
         if name in state.released:
             group.swap(self._find_release(Swap(name, *state.released[name])))
+            if group.release is not None:
+                group.personal = restored(group.release, arrays)
             self._judge_own(group)
 
 

@@ -1,15 +1,17 @@
 """How long is left, as this device has learnt it alone: from its own finished lives."""
 
+from dataclasses import replace
+
 import numpy as np
-from numpy.typing import NDArray
 
 from agent.labels import Life
 from contract.arrays import Arrays, Floats
+from contract.model_spec import Ridge, Sklearn
 from contract.models.layers import LayersModel
 from contract.models.moments import Moments
-from contract.models.ridge import Basis, GramSums, RidgeModel, expand, width
+from contract.models.ridge import Basis, Gradients, GramSums, RidgeModel, first_of, width
 from contract.release import Predictor
-from contract.spec import AssetClass, Ridge, Sklearn
+from contract.spec import AssetClass
 
 
 class LocalRul:
@@ -28,8 +30,14 @@ class LocalRul:
         self._layers: Arrays = {}
         self._known = 0
         self._next_basis = 1
+        self.interval: Interval | None = None
+        """Of the ridge model; by turns, where no lives are held out."""
         self.models: dict[str, Predictor] = {}
         """By name, in the order of the class; empty before the first life has ended."""
+
+    def forget(self) -> None:
+        """Begin anew with the next life: vectors mean another than they did."""
+        self._basis, self._sums, self._known = None, None, 0
 
     def learn(self, lives: list[Life]) -> None:
         """Learn the lives that are new in ``lives``: all training lives of the class, in order."""
@@ -55,14 +63,19 @@ class LocalRul:
             for life in lives:
                 moments = moments.merge(Moments.of(life.X, diagonal=True))
             basis, self._sums, fresh = Basis.of(moments), None, lives
+            if self._ridge is not None and self._ridge.shaping:
+                basis = shaped(basis, self._ridge, lives)
+            if self._ridge is not None and not self._spec.holdout:
+                self.interval = crossed(self._ridge, basis, lives, self._spec.cap_h)
             self._next_basis = len(lives) if full else 2 * len(lives)
         self._basis, self._known = basis, len(lives)
         return basis, fresh
 
     def _learn_ridge(self, model: Ridge, lives: list[Life], basis: Basis) -> RidgeModel:
         sums = self._sums or GramSums.empty(width(len(basis.mean), model))
+        expansion = basis.expansion(model)
         for life in lives:
-            sums = sums.add(expand(basis.apply(life.X), model), life.y)
+            sums = sums.add(expansion.apply(basis.apply(life.X)), life.y, life.weights)
         self._sums = sums
         return RidgeModel(model, basis, sums.solve(model.penalty_alone), self._spec.cap_h)
 
@@ -115,6 +128,14 @@ class LocalRul:
                 self.models["sklearn"] = layers
 
 
+def shaped(basis: Basis, model: Ridge, lives: list[Life]) -> Basis:
+    """Return a basis with the directions that matter to a first model of these lives."""
+    first = first_of(model)
+    rows = [life.rows for life in lives]
+    coefficients = GramSums.of_rows(basis, first, rows).solve(first.penalty)
+    return replace(basis, shape=Gradients.of(basis, first, coefficients, rows).shape())
+
+
 def error_h(predictor: Predictor, lives: list[Life]) -> float | None:
     """Return the root mean square error in hours over some lives, each life counting alike."""
     if not lives:
@@ -155,14 +176,19 @@ class Interval:
         cls, predictor: Predictor, lives: list[Life], cap_h: float, coverage: float = COVERAGE
     ) -> "Interval | None":
         """Calibrate on held-out lives; None where they are fewer than ``LEAST_LIVES``."""
+        told = [predictor.predict(life.X) for life in lives]
+        return cls.between(told, [life.y for life in lives], cap_h, coverage)
+
+    @classmethod
+    def between(
+        cls, told: list[Floats], true: list[Floats], cap_h: float, coverage: float = COVERAGE
+    ) -> "Interval | None":
+        """Calibrate by what was told of some lives, and true; None where they are too few."""
+        lives = told
         if len(lives) < LEAST_LIVES:
             return None
-        errors: list[Floats] = []
-        bins: list[NDArray[np.int64]] = []
-        for life in lives:
-            told = predictor.predict(life.X)
-            errors.append(life.y - told)
-            bins.append(np.searchsorted(_SHARES * cap_h, told))
+        errors = [y - guess for guess, y in zip(told, true, strict=True)]
+        bins = [np.searchsorted(_SHARES * cap_h, guess) for guess in told]
         low, high = np.empty(len(_SHARES) + 1), np.empty(len(_SHARES) + 1)
         for b in range(len(low)):
             found = [e[k == b] for e, k in zip(errors, bins, strict=True) if (k == b).any()]
@@ -176,6 +202,34 @@ class Interval:
         b = int(np.searchsorted(_SHARES * self._cap_h, hours))
         low, high = hours + self.low[b], hours + self.high[b]
         return float(np.clip(low, 0.0, hours)), float(np.clip(high, hours, self._cap_h))
+
+
+FOLDS = 5
+
+
+def crossed(model: Ridge, basis: Basis, lives: list[Life], cap_h: float) -> Interval | None:
+    """Return an interval by turns: each life told by a model that has not learnt it.
+
+    Sums make that cheap: a fold is taken out of them again. Cross-conformal prediction (Vovk 2015).
+    """
+    if len(lives) < LEAST_LIVES:
+        return None
+    folds = min(FOLDS, len(lives))
+    parts = [
+        GramSums.of_rows(basis, model, [life.rows for life in lives[fold::folds]])
+        for fold in range(folds)
+    ]
+    total = parts[0]
+    for part in parts[1:]:
+        total = total.merge(part)
+    told: dict[int, Floats] = {}
+    for fold, part in enumerate(parts):
+        coefficients = total.withdraw(part).solve(model.penalty_alone)
+        without = RidgeModel(model, basis, coefficients, cap_h)
+        for i in range(fold, len(lives), folds):
+            told[i] = without.predict(lives[i].X)
+    order = range(len(lives))
+    return Interval.between([told[i] for i in order], [lives[i].y for i in order], cap_h)
 
 
 def _ends(errors: list[Floats], coverage: float) -> tuple[float, float]:

@@ -15,6 +15,7 @@ from agent.batch import Swap
 from agent.config import AgentConfig
 from agent.group import Group
 from agent.labels import Life
+from agent.personal import Personal, personal
 from agent.prognosis import error_h
 from agent.store import open_readonly
 from contract import load_model
@@ -104,6 +105,7 @@ class Rollout:
         path: Path,
         groups: dict[str, Group],
         heldout_of: Callable[[AssetClass], list[Life]],
+        training_of: Callable[[AssetClass], list[Life]],
     ) -> Verdict:
         """Read and judge one release; a copy is kept where it belongs."""
         try:
@@ -113,17 +115,25 @@ class Rollout:
             return Verdict("", 0, "", promoted=False, reason=str(error))
         name, version = release.manifest.asset_class.name, release.version
         # By what it says it is, not by the name of its file.
-        heldout = heldout_of(groups[name].spec) if name in groups else []
-        problem = self._problem(release, groups.get(name), heldout)
+        heldout: list[Life] = []
+        errors: tuple[float, float | None] | None = None
+        group = groups.get(name)
+        if group is not None and release.manifest.asset_class.digest() == group.spec.digest():
+            heldout = heldout_of(group.spec)
+            own = personal(release, self._config.name, training_of(group.spec))
+            errors = self._errors(release, own, group, heldout)
+        problem = self._problem(release, groups.get(name), errors)
         if problem:
             self._reject(path)
             return Verdict(name, version, release.digest, promoted=False, reason=problem)
         release.save(self._releases / file_name(name, version))
         self._kept = {release.digest: release}
-        reason = self._evidence(release, groups[name], heldout)
+        reason = self._evidence(errors, heldout)
         return Verdict(name, version, release.digest, promoted=True, reason=reason)
 
-    def _problem(self, release: Release, group: Group | None, heldout: list[Life]) -> str:
+    def _problem(
+        self, release: Release, group: Group | None, errors: tuple[float, float | None] | None
+    ) -> str:
         manifest = release.manifest
         if group is None:
             return f"this device has no asset class {manifest.asset_class.name!r}"
@@ -131,7 +141,6 @@ class Rollout:
             return (
                 "trained for other channels, features or models than this device is configured for"
             )
-        errors = self._errors(release, group, heldout)
         if errors is None:
             return ""
         candidate, live = errors
@@ -140,18 +149,19 @@ class Rollout:
         return ""
 
     def _errors(
-        self, release: Release, group: Group, heldout: list[Life]
+        self, release: Release, own: Personal | None, group: Group, heldout: list[Life]
     ) -> tuple[float, float | None] | None:
         """Return the errors of candidate and of what judges now, where both can be known."""
         candidate = release.rul.get(release.manifest.rul_model)
+        if own is not None and release.manifest.rul_model == "ridge":
+            candidate = own.model  # as it will judge here
         judging = group.predictor()
         new = None if candidate is None else error_h(candidate, heldout)
         if new is None:
             return None
         return new, None if judging is None else error_h(judging[1], heldout)
 
-    def _evidence(self, release: Release, group: Group, heldout: list[Life]) -> str:
-        errors = self._errors(release, group, heldout)
+    def _evidence(self, errors: tuple[float, float | None] | None, heldout: list[Life]) -> str:
         if errors is None:
             return "no held-out lives on this device yet: taken on the fleet's evidence"
         candidate, live = errors

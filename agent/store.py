@@ -20,7 +20,7 @@ import numpy as np
 from agent.batch import Rejected
 from agent.config import Keep
 from agent.database import Database
-from agent.labels import Life, hours_left
+from agent.labels import Life, hours_left, row_weights
 from contract import VERSION, npz
 from contract.arrays import Arrays, Floats
 from contract.errors import ConfigError, ContractError
@@ -525,7 +525,8 @@ def read_lives(
         if rows:
             t_ns = np.array([row[0] for row in rows], dtype=np.int64)
             X = np.frombuffer(b"".join(row[1] for row in rows)).reshape(len(rows), -1)
-            lives.append(Life(asset, life, X, hours_left(t_ns, end_ns, spec.cap_h)))
+            y = hours_left(t_ns, end_ns, spec.cap_h)
+            lives.append(Life(asset, life, X, y, row_weights(t_ns, end_ns, spec.cap_h)))
     return lives
 
 

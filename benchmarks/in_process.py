@@ -10,10 +10,13 @@ from agent import config as agent_config
 from agent.app import Engine
 from agent.batch import Batch, Event, Rows
 from agent.config import AgentConfig, Keep, Node
+from agent.group import Group
 from agent.local_round import answer
 from agent.pipeline import Outcome
+from agent.rollout import deliver
 from contract import VERSION
 from contract.arrays import Arrays, Floats
+from contract.release import Release
 from contract.spec import AssetClass
 from contract.update import Request, Update
 from server.merge import Contribution, Key
@@ -30,7 +33,7 @@ def configured(path: Path, state: Path, name: str, **changes: object) -> AgentCo
         base,
         node=Node(name=name, site="bench", state=str(state)),
         asset_class=(spec,),
-        keep=Keep(power_loss_safe=False),
+        keep=Keep(power_loss_safe=False, evidence_mb=0.0),
     )
 
 
@@ -58,6 +61,23 @@ class Device:
         asked = Request(VERSION, phase, spec.name, spec.digest(), round_, models)
         return answer(self.config.state, asked, arrays)
 
+    @property
+    def group(self) -> Group:
+        """Return what the agent knows of its only class."""
+        return self.engine.pipeline.groups[self.config.asset_class[0].name]
+
+    def learn(self) -> None:
+        """Learn remaining life alone, from all finished lives in the store."""
+        group = self.group
+        group.rul.learn(self.engine.store.training(group.spec))
+
+    def deliver(self, release: Release) -> None:
+        """Lay a release into the agent's inbox, and let it judge that."""
+        deliver(self.config.state, release)
+        (verdict,) = self.engine.consider_releases(0)
+        if not verdict.promoted:
+            raise SystemExit(f"{self.config.name} refuses the release: {verdict.reason}")
+
     def close(self) -> None:
         """Write the checkpoint that the node reads, and close."""
         self.engine.checkpoint()
@@ -66,6 +86,5 @@ class Device:
 
 def contribution(update: Update, tie: str) -> Contribution:
     """Return an update as the server keeps it."""
-    return Contribution(
-        Key(update.head.node, update.head.epoch, tie, update.head.rows), update.arrays
-    )
+    head = update.head
+    return Contribution(Key(head.node, head.epoch, tie, head.rows, head.lives), update.arrays)

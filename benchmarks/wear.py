@@ -38,7 +38,8 @@ from agent.config import AgentConfig, Keep, Node
 from agent.decode import waveform
 from agent.intake import MOST_BYTES, Arrival
 from contract import topics
-from contract.spec import AssetClass, Channel, Moments, Waveform
+from contract.model_spec import Moments
+from contract.spec import AssetClass, Channel, Waveform
 
 ASSETS, CHANNELS, SAMPLES = 10, 24, 4096
 START_S = 1_767_225_600

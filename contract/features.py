@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from contract.spec import AssetClass
+from contract.spec import AGES, AssetClass
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +23,8 @@ class FeatureSpec:
     @classmethod
     def of(cls, asset_class: AssetClass) -> "FeatureSpec":
         """Return the features of an asset class."""
-        more = (*(function.name for function in asset_class.functions), *asset_class.facts)
+        functions = (function.name for function in asset_class.functions)
+        more = (*functions, *asset_class.facts, *(AGES if asset_class.age else ()))
         return cls(asset_class.channel_names, asset_class.stats, more)
 
     @property

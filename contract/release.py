@@ -9,10 +9,11 @@ from contract import npz
 from contract.arrays import Arrays, Floats
 from contract.errors import ContractError
 from contract.features import FeatureSpec
+from contract.model_spec import Ridge, RulModel, Sklearn
+from contract.models.healthy import scorer
 from contract.models.layers import LayersModel
-from contract.models.moments import HealthModel
 from contract.models.ridge import Basis, RidgeModel, width
-from contract.spec import AssetClass, Ridge, RulModel, Sklearn, rul_name
+from contract.spec import AssetClass, rul_name
 
 
 class Manifest(msgspec.Struct, frozen=True):
@@ -28,6 +29,7 @@ class Manifest(msgspec.Struct, frozen=True):
         rul_model: which of the RUL models judges.
         metrics: what was measured on the devices' held-out lives.
         epochs: per contributor, which of its contributions.
+        lives: per contributor, of how many of its finished lives the sums of remaining life are.
     """
 
     contract: int
@@ -39,6 +41,7 @@ class Manifest(msgspec.Struct, frozen=True):
     rul_model: str
     metrics: dict[str, float]
     epochs: dict[str, int] = {}
+    lives: dict[str, int] = {}
 
 
 Predictor = RidgeModel | LayersModel
@@ -58,11 +61,7 @@ class Release:
         self.arrays = arrays
         self.digest = npz.digest_of(msgspec.json.encode(manifest, order="sorted"), arrays)
         spec = manifest.asset_class
-        self.health = (
-            HealthModel.from_arrays(arrays, "health/model/")
-            if "health/model/axes" in arrays
-            else None
-        )
+        self.health = scorer(spec.health, arrays, "health/model/")
         self.basis = Basis.from_arrays(arrays) if "basis/mean" in arrays else None
         self.rul: dict[str, Predictor] = {}
         for model in spec.rul:
@@ -94,18 +93,40 @@ class Release:
             numbers = array[array != np.inf] if name == "basis/scale" else array
             if not np.isfinite(numbers).all():
                 raise ContractError(f"release: array {name} holds numbers that are not finite")
-        if self.health is not None and self.health.axes.shape[0] != watched:
-            raise ContractError(
-                f"release: health model for {self.health.axes.shape[0]} features, not {watched}"
-            )
+        if self.health is not None:
+            self._check_health(watched)
         if self.basis is not None and self.basis.mean.shape != (columns,):
             raise ContractError(f"release: basis of shape {self.basis.mean.shape}, not {columns}")
+        if any(name.startswith("fleet/") for name in self.arrays):
+            self._check_fleet(columns)
         for predictor in self.rul.values():
             if isinstance(predictor, RidgeModel):
                 if predictor.coefficients.shape != (width(columns, predictor.spec),):
                     raise ContractError("release: ridge coefficients have the wrong shape")
             else:
                 predictor.predict(np.zeros((1, columns)))
+
+    def _check_fleet(self, columns: int) -> None:
+        """Refuse sums of the fleet that no device could mix its own with."""
+        for model in self.manifest.asset_class.rul:
+            if isinstance(model, Ridge):
+                size = width(columns, model)
+                wanted = {"n": (2,), "gram": (size * (size + 1) // 2,), "target": (size,)}
+                for name, shape in wanted.items():
+                    array = self.arrays.get(f"fleet/{name}")
+                    if array is None or array.shape != shape:
+                        raise ContractError(f"release: fleet/{name} is not of shape {shape}")
+
+    def _check_health(self, watched: int) -> None:
+        """Try the health model on one row: of another size, it could not judge any."""
+        try:
+            scores = self.health.score_rows(np.zeros((1, watched))) if self.health else np.zeros(1)
+        except (ValueError, IndexError) as error:
+            raise ContractError(
+                f"release: its health model is not for {watched} features ({error})"
+            ) from error
+        if not np.isfinite(scores).all():
+            raise ContractError("release: its health model scores what is healthy as no number")
 
     @property
     def version(self) -> int:

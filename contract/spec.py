@@ -11,6 +11,8 @@ from typing import Annotated, Literal
 
 import msgspec
 
+from contract.model_spec import Health, Moments, RulModel
+
 Positive = Annotated[int, msgspec.Meta(ge=1)]
 
 
@@ -118,9 +120,11 @@ class Declared(
 
     Attributes:
         limits: per channel, the values at which one regime ends and the next begins, ascending.
+        levels: see ``Clustered``.
     """
 
     limits: dict[str, tuple[float, ...]]
+    levels: bool = False
 
 
 class Clustered(
@@ -132,87 +136,17 @@ class Clustered(
         channels: that tell regimes apart: speed, load, a setting.
         regimes: at most so many.
         seed: of the search.
+        levels: values are standardised within their regime before any statistic, by the lives of
+            the class on this device that have ended; nothing is judged before the first has.
     """
 
     channels: tuple[str, ...]
     regimes: Annotated[int, msgspec.Meta(ge=2, le=16)] = 3
     seed: int = 1
+    levels: bool = False
 
 
 Regimes = Declared | Clustered
-
-
-class Moments(
-    msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind", tag="moments"
-):
-    """Health by moments: Hotelling's T² and SPE of features in the asset's own standardisation.
-
-    Attributes:
-        stats: which of the class's statistics are watched; empty: all.
-        baseline: feature vectors at the start of a life that are taken as healthy.
-        learn: feature vectors of a life, baseline included, that may be learnt as healthy.
-        variance: share of the variance that the principal subspace explains.
-        smoothing: EWMA weight of the newest score, 0 to 1.
-        on_delay: feature vectors in a row above the limit that raise an alert.
-        off_delay: feature vectors in a row below 0.8 of the limit that end it.
-        alarm_rate: share of healthy feature vectors that may lie above the limit.
-    """
-
-    stats: tuple[str, ...] = ()
-    baseline: Annotated[int, msgspec.Meta(ge=4)] = 30
-    learn: Positive = 60
-    variance: Annotated[float, msgspec.Meta(gt=0, le=1)] = 0.9
-    smoothing: Annotated[float, msgspec.Meta(gt=0, le=1)] = 0.2
-    on_delay: Positive = 5
-    off_delay: Positive = 5
-    alarm_rate: Annotated[float, msgspec.Meta(gt=0, lt=0.5)] = 0.001
-
-
-class Ridge(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind", tag="ridge"):
-    """RUL by ridge regression over features and seeded random features (sums family).
-
-    Attributes:
-        random: how many random features stand beside the linear ones.
-        activation: ``fourier`` (Rahimi and Recht 2007) or ``relu``.
-        width: standard deviation of a random projection of a standardised vector.
-        penalty: ridge penalty per observation, of a fleet's sums.
-        penalty_alone: the same of one device's own: few lives want a stiffer model.
-        seed: of the random projection; part of the contract, so that nothing of it is sent.
-    """
-
-    random: Annotated[int, msgspec.Meta(ge=0)] = 600
-    activation: Literal["fourier", "relu"] = "relu"
-    width: Annotated[float, msgspec.Meta(gt=0)] = 1.0
-    penalty: Annotated[float, msgspec.Meta(gt=0)] = 1e-3
-    penalty_alone: Annotated[float, msgspec.Meta(gt=0)] = 0.1
-    seed: int = 1
-
-
-class Sklearn(
-    msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind", tag="sklearn"
-):
-    """RUL by a scikit-learn ``partial_fit`` estimator that is a set of arrays (means family).
-
-    Attributes:
-        estimator: which one.
-        hidden: sizes of hidden layers (MLPRegressor only).
-        rate: initial learning rate.
-        alpha: L2 penalty.
-        epochs: passes over the stored lives in one local round.
-        batch: rows of one ``partial_fit`` call.
-        seed: of the first weights and of the order of rows.
-    """
-
-    estimator: Literal["MLPRegressor", "SGDRegressor"] = "MLPRegressor"
-    hidden: tuple[Positive, ...] = (64, 32)
-    rate: Annotated[float, msgspec.Meta(gt=0)] = 1e-3
-    alpha: Annotated[float, msgspec.Meta(ge=0)] = 1e-4
-    epochs: Positive = 5
-    batch: Positive = 64
-    seed: int = 1
-
-
-RulModel = Ridge | Sklearn
 
 
 class Function(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -240,6 +174,7 @@ WAVE_FEATURE = re.compile(
     r"mean|std|rms|min|max|peak|crest|skewness|kurtosis|centroid|velocity_rms|zone|envelope_rms"
     r"|bpfo|bpfi|bsf|ftf|band_([0-9]+(?:\.[0-9]+)?)_([0-9]+(?:\.[0-9]+)?)"
 )
+AGES = ("age", "log_age")
 _WAVE_UNITS = {"crest": "1", "skewness": "1", "kurtosis": "1", "centroid": "Hz"}
 _WAVE_UNITS |= {
     "velocity_rms": "mm/s",
@@ -262,6 +197,8 @@ class AssetClass(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         functions: features of one's own.
         facts: columns of the device's table of slow facts that feature vectors bear, for remaining
             life to be learnt with; missing where the table says nothing of an asset.
+        age: vectors bear the hours since the life began and their logarithm, for remaining life
+            to be learnt with.
         regimes: operating regimes, within which health is judged; none: there is one.
         every_s: rows stand on a grid of time of this step, each channel resampled as it declares;
             0: readings that bear the same time are a row.
@@ -286,6 +223,7 @@ class AssetClass(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     waveforms: tuple[Waveform, ...] = ()
     functions: tuple[Function, ...] = ()
     facts: tuple[str, ...] = ()
+    age: bool = False
     regimes: Regimes | None = None
     every_s: Annotated[float, msgspec.Meta(ge=0)] = 0.0
     wait_s: Annotated[float, msgspec.Meta(ge=0)] = 0.0
@@ -293,7 +231,7 @@ class AssetClass(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     hop: Positive = 1
     warmup: Positive = 1
     cap_h: Annotated[float, msgspec.Meta(gt=0)] = 125.0
-    health: Moments = Moments()
+    health: Health = Moments()
     rul: tuple[RulModel, ...] = ()
     alert_rul_h: Annotated[float, msgspec.Meta(ge=0)] = 0.0
     latch: bool = False
@@ -318,7 +256,7 @@ class AssetClass(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         if not self.stats or len(set(self.stats)) != len(self.stats):
             raise ValueError("stats must be named once each, and at least one")
         functions = [function.name for function in self.functions]
-        names = [*functions, *self.facts, *self.stats]
+        names = [*functions, *self.facts, *(AGES if self.age else ()), *self.stats]
         if len(set(names)) != len(names):
             raise ValueError("functions and facts must be named once each, and as no statistic is")
         for function in self.functions:
@@ -336,6 +274,8 @@ class AssetClass(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def _check_regimes(self) -> None:
         if self.regimes is None:
             return
+        if self.regimes.levels and not self.rul:
+            raise ValueError("regimes.levels: they are learnt from lives that end; there is no rul")
         limits = self.regimes.limits if isinstance(self.regimes, Declared) else {}
         channels = tuple(limits) or getattr(self.regimes, "channels", ())
         if not channels:
@@ -389,6 +329,10 @@ class AssetClass(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             msgspec.structs.replace(wave, low=None, high=None, clip=None) for wave in self.waveforms
         ]
         more: list[object] = [self.functions, waveforms, self.every_s, self.facts]
+        if self.age:
+            more.append(AGES)
+        if self.regimes is not None and self.regimes.levels:
+            more.append(self.regimes)
         if self.every_s:
             more.append([(c.resample, c.hold_s) for c in self.channels])
         told = [[(c.name, c.unit) for c in self.channels], self.stats, self.hop]
@@ -399,7 +343,7 @@ class AssetClass(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
         How soon a device warns, and what it keeps to judge by, is its own affair.
         """
-        health: list[object] = [self.health_stats, self.health.baseline, self.health.variance]
+        health: list[object] = [self.health_stats, *self.health.shared()]
         if self.regimes is not None:
             health.append(self.regimes)
         return _digest([self.name, self.features_digest(), self.cap_h, health, self.rul])
@@ -421,6 +365,7 @@ def _digest(what: list[object]) -> str:
 def rul_name(model: RulModel) -> str:
     """Return the name of a RUL model in updates and releases.
 
+    >>> from contract.model_spec import Ridge
     >>> rul_name(Ridge())
     'ridge'
     """

@@ -1,5 +1,7 @@
 """What a node sends and is asked: a head of words and numbers, and arrays. Never its readings."""
 
+from typing import Final
+
 import msgspec
 
 from contract.arrays import Arrays
@@ -7,6 +9,10 @@ from contract.spec import AssetClass
 
 STATISTICS = "statistics"
 """Phase 1: moments of features (the basis to come) and of healthy behaviour."""
+SHAPE: Final = "shape"
+"""Sums of the first, smaller ridge model, where the class's is shaped by one."""
+GRADIENTS: Final = "gradients"
+"""Sums of the outer products of that model's gradients."""
 FIT = "fit"
 """Phase 2 and on: sums of the ridge model, and scikit-learn weights after local passes."""
 EVALUATE = "evaluate"
@@ -18,7 +24,7 @@ class Request(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     Attributes:
         contract: of the server.
-        phase: one of the three above.
+        phase: one of the above.
         asset_class: name of the cohort; empty: the node's only one.
         digest: of the cohort's spec; empty on the first contact.
         round: counts up over the life of the server.

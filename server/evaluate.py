@@ -29,7 +29,8 @@ def mean(measured: Iterable[Measured], name: str) -> float | None:
 def choose(spec: AssetClass, models: Iterable[str], measured: list[Measured]) -> str:
     """Return the candidate's model with the lowest error; without any, the class's first.
 
-    >>> from contract.spec import Channel, Ridge, Sklearn
+    >>> from contract.model_spec import Ridge, Sklearn
+    >>> from contract.spec import Channel
     >>> pump = AssetClass("pump", (Channel("flow", "m3/h"),), rul=(Ridge(), Sklearn()))
     >>> choose(pump, ["ridge", "sklearn"], [{"heldout_rows": 9.0, "rmse/ridge": 3.0,
     ...                                      "rmse/sklearn": 2.0}])

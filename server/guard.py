@@ -17,19 +17,18 @@ from numpy.typing import NDArray
 from contract import VERSION
 from contract.arrays import Arrays, Floats
 from contract.features import FeatureSpec
+from contract.model_spec import Health, Ridge, Sklearn
+from contract.models.healthy import ROUNDING, learnt, nothing, semidefinite
 from contract.models.histogram import BINS
-from contract.models.ridge import GramSums, width
-from contract.spec import AssetClass, Ridge, Sklearn, rul_name
+from contract.models.ridge import GramSums, first_of, width
+from contract.spec import AssetClass, rul_name
 from contract.topics import check_name
-from contract.update import FIT, STATISTICS, Request, Update, UpdateHead
+from contract.update import FIT, GRADIENTS, SHAPE, STATISTICS, Request, Update, UpdateHead
 
 NAME_LENGTH = 100
 """Longest name of a node: it becomes the name of a file."""
 METRICS = 64
 """Most numbers a node may report of itself."""
-ROUNDING = 1e-9
-"""How far below zero an eigenvalue may lie, as a share of the largest."""
-
 FLOAT, COUNT = np.dtype(np.float64), np.dtype(np.int64)
 Shape = tuple[tuple[int, ...], np.dtype[np.generic]]
 
@@ -62,25 +61,36 @@ def expected(spec: AssetClass, request: Request) -> dict[str, Shape]:
             "basis/n": ((), FLOAT),
             "basis/mean": ((features,), FLOAT),
             "basis/scatter": ((features,), FLOAT),
-            "health/n": ((), FLOAT),
-            "health/mean": ((watched,), FLOAT),
-            "health/scatter": ((watched, watched), FLOAT),
+            **{
+                name: (array.shape, array.dtype)
+                for name, array in nothing(spec.health, watched).arrays("health/").items()
+            },
             "health/histogram": ((BINS,), COUNT),
         }
     shapes: dict[str, Shape] = {}
+    shaped = next((m for m in spec.rul if isinstance(m, Ridge) and m.shaping), None)
+    if request.phase == SHAPE and shaped is not None:
+        return _gram(width(features, first_of(shaped)), "first/")
+    if request.phase == GRADIENTS:
+        return {"gradients/n": ((), FLOAT), "gradients/outer": ((features, features), FLOAT)}
     if request.phase != FIT:
         return shapes
     for model in spec.rul:
         if request.models and rul_name(model) not in request.models:
             continue
         if isinstance(model, Ridge):
-            size = width(features, model)
-            shapes["ridge/n"] = ((2,), FLOAT)
-            shapes["ridge/gram"] = ((size * (size + 1) // 2,), FLOAT)
-            shapes["ridge/target"] = ((size,), FLOAT)
+            shapes |= _gram(width(features, model), "ridge/")
         else:
             shapes |= _layers(model, features)
     return shapes
+
+
+def _gram(size: int, prefix: str) -> dict[str, Shape]:
+    return {
+        prefix + "n": ((2,), FLOAT),
+        prefix + "gram": ((size * (size + 1) // 2,), FLOAT),
+        prefix + "target": ((size,), FLOAT),
+    }
 
 
 def _layers(model: Sklearn, features: int) -> dict[str, Shape]:
@@ -115,9 +125,12 @@ def judge(update: Update, request: Request, spec: AssetClass) -> list[str]:
     if against:
         return against
     if request.phase == STATISTICS:
-        return _judge_statistics(head, arrays)
-    if "ridge/n" in arrays:
-        return _judge_ridge(head, arrays)
+        return _judge_statistics(head, arrays, spec.health)
+    if request.phase == GRADIENTS:
+        return _judge_gradients(head, arrays)
+    for prefix in ("first/", "ridge/"):
+        if prefix + "n" in arrays:
+            return _judge_gram(head, arrays, prefix)
     return []
 
 
@@ -170,46 +183,48 @@ def _judge_shapes(arrays: Arrays, shapes: dict[str, Shape], *, bare: bool) -> li
     return against
 
 
-def _judge_statistics(head: UpdateHead, arrays: Arrays) -> list[str]:
+def _judge_statistics(head: UpdateHead, arrays: Arrays, spec: Health) -> list[str]:
     against = []
     n = float(arrays["basis/n"])
     if n != head.rows:
         against.append(f"basis/n is {n:g} and the head says {head.rows} rows")
-    against += [
-        f"{name} is negative" for name in ("basis/n", "health/n") if float(arrays[name]) < 0
-    ]
+    health = learnt(spec, arrays, "health/")
+    counts = (("basis/n", n), ("health/n", health.n))
+    against += [f"{name} is negative" for name, count in counts if count < 0]
     if np.asarray(arrays["basis/scatter"], dtype=np.float64).min(initial=0.0) < 0:
         against.append("basis/scatter is negative")
     if np.asarray(arrays["health/histogram"], dtype=np.int64).min() < 0:
         against.append("health/histogram counts below nothing")
-    scatter = np.asarray(arrays["health/scatter"], dtype=np.float64)
-    if not np.allclose(scatter, scatter.T, rtol=ROUNDING, atol=ROUNDING * np.abs(scatter).max()):
-        against.append("health/scatter is not symmetric")
-    elif not _semidefinite(scatter):
-        against.append("health/scatter is not positive-semidefinite")
-    return against
+    problem = health.problem()
+    return [*against, f"health/{problem}"] if problem else against
 
 
-def _judge_ridge(head: UpdateHead, arrays: Arrays) -> list[str]:
-    sums = GramSums.from_arrays(arrays, "ridge/")
+def _judge_gradients(head: UpdateHead, arrays: Arrays) -> list[str]:
+    n = float(arrays["gradients/n"])
+    if not 0 <= n <= head.rows * (1 + ROUNDING):
+        return [f"gradients/n is {n:g} and the head says {head.rows} rows"]
+    outer = np.asarray(arrays["gradients/outer"], dtype=np.float64)
+    if not np.allclose(outer, outer.T, rtol=ROUNDING, atol=ROUNDING * np.abs(outer).max()):
+        return ["gradients/outer is not symmetric"]
+    return [] if semidefinite(outer) else ["gradients/outer is not positive-semidefinite"]
+
+
+def _judge_gram(head: UpdateHead, arrays: Arrays, prefix: str) -> list[str]:
+    sums = GramSums.from_arrays(arrays, prefix)
     if sums.n < 0 or sums.energy < 0:
-        return ["ridge/n is negative"]
-    if sums.n != head.rows:
-        return [f"ridge/n is {sums.n:g} and the head says {head.rows} rows"]
+        return [f"{prefix}n is negative"]
+    # Rows count for one each, or less.
+    if sums.n > head.rows * (1 + ROUNDING):
+        return [f"{prefix}n is {sums.n:g} and the head says {head.rows} rows"]
     if abs(sums.gram[0, 0] - sums.n) > ROUNDING * max(sums.n, 1.0):
-        return [f"ridge/gram counts {sums.gram[0, 0]:g} rows and ridge/n {sums.n:g}"]
+        return [f"{prefix}gram counts {sums.gram[0, 0]:g} rows and {prefix}n {sums.n:g}"]
     # Rows and targets side by side are one matrix; what it sums to cannot be anything.
     whole = np.block(
         [[sums.gram, sums.target[:, None]], [sums.target[None, :], np.array([[sums.energy]])]]
     )
-    if not _semidefinite(whole):
-        return ["ridge/gram with its targets is not positive-semidefinite"]
+    if not semidefinite(whole):
+        return [f"{prefix}gram with its targets is not positive-semidefinite"]
     return []
-
-
-def _semidefinite(matrix: Floats) -> bool:
-    values = np.linalg.eigvalsh(matrix)
-    return bool(values[0] >= -ROUNDING * max(float(values[-1]), 0.0))
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -14,10 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from contract import npz
-from contract.arrays import Arrays
+from contract.arrays import Arrays, Floats
 from contract.errors import ContractError
+from contract.model_spec import Health
+from contract.models.healthy import Healthy, learnt
 from contract.models.moments import Moments
-from contract.models.ridge import GramSums
+from contract.models.ridge import Gradients, GramSums
 
 
 class Key(msgspec.Struct, frozen=True):
@@ -28,12 +30,14 @@ class Key(msgspec.Struct, frozen=True):
         epoch: its journal position: a later one of the node replaces an earlier one.
         tie: digest of what it was computed under; only equals merge.
         rows: behind the sums.
+        lives: finished lives behind them.
     """
 
     node: str
     epoch: int
     tie: str
     rows: int
+    lives: int = 0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -105,23 +109,23 @@ class Statistics:
 
     Attributes:
         basis: moments of all feature vectors, diagonal.
-        health: moments of healthy behaviour.
+        health: what was learnt of healthy behaviour.
         histogram: of healthy scores.
     """
 
     basis: Moments
-    health: Moments
+    health: Healthy
     histogram: NDArray[np.int64]
 
     @classmethod
-    def of(cls, contributions: Iterable[Contribution]) -> "Statistics | None":
-        """Return the sum of what several nodes sent; None for nobody."""
+    def of(cls, contributions: Iterable[Contribution], spec: Health) -> "Statistics | None":
+        """Return the sum of what several nodes sent of such a model; None for nobody."""
         total: Statistics | None = None
         for one in contributions:
             arrays = one.arrays
             statistics = cls(
                 Moments.from_arrays(arrays, "basis/"),
-                Moments.from_arrays(arrays, "health/"),
+                learnt(spec, arrays, "health/"),
                 np.asarray(arrays["health/histogram"], dtype=np.int64),
             )
             total = statistics if total is None else total.merge(statistics)
@@ -147,10 +151,19 @@ def withdraw(state: Path, node: str) -> list[str]:
     return [f"{f.parent.name} {f.name}" for f in folders if Ledger(f).withdraw(node)]
 
 
-def gram_total(contributions: Iterable[Contribution]) -> GramSums | None:
+def gram_total(contributions: Iterable[Contribution], prefix: str = "ridge/") -> GramSums | None:
     """Return the sum of the ridge sums of several nodes; None for nobody."""
     total: GramSums | None = None
     for one in contributions:
-        sums = GramSums.from_arrays(one.arrays, "ridge/")
+        sums = GramSums.from_arrays(one.arrays, prefix)
         total = sums if total is None else total.merge(sums)
     return total
+
+
+def shape_total(contributions: Iterable[Contribution]) -> Floats | None:
+    """Return the directions by the sums of several nodes' gradients; None where there are none."""
+    total: Gradients | None = None
+    for one in contributions:
+        sums = Gradients.from_arrays(one.arrays, "gradients/")
+        total = sums if total is None else total.merge(sums)
+    return None if total is None else total.shape()

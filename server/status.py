@@ -16,7 +16,17 @@ REQUEST = "train.request"
 """File in the state folder that asks for a training now."""
 
 Phase = Literal[
-    "waiting", "statistics", "fit", "evaluate", "deploy", "serving", "ended", "failed", "stopped"
+    "waiting",
+    "statistics",
+    "shape",
+    "gradients",
+    "fit",
+    "evaluate",
+    "deploy",
+    "serving",
+    "ended",
+    "failed",
+    "stopped",
 ]
 
 

@@ -9,25 +9,34 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 import numpy as np
 from flwr.app import RecordDict
 
 from contract import VERSION
-from contract.arrays import Arrays
+from contract.arrays import Arrays, Floats
 from contract.errors import ContractError
-from contract.models.moments import HealthModel
-from contract.models.ridge import Basis
+from contract.model_spec import Ridge, Sklearn
+from contract.models.ridge import Basis, first_of
 from contract.release import Manifest, Release
-from contract.spec import AssetClass, Ridge, Sklearn, rul_name
+from contract.spec import AssetClass, rul_name
 from contract.topics import check_name
-from contract.update import EVALUATE, FIT, STATISTICS, Request, Update
+from contract.update import EVALUATE, FIT, GRADIENTS, SHAPE, STATISTICS, Request, Update
 from server import evaluate, messages
 from server.guard import Limits, Weights, balance, judge
-from server.merge import Contribution, Key, Ledger, Statistics, gram_total, ledger_folder
+from server.merge import (
+    Contribution,
+    Key,
+    Ledger,
+    Statistics,
+    gram_total,
+    ledger_folder,
+    shape_total,
+)
 from server.registry import Line, Registry, cohorts
 from server.rounds import Fleet, Heard
 from server.status import Phase, Status
@@ -135,22 +144,21 @@ class Training:
     def _models(self, nodes: list[int], before: Release | None) -> Release | None:
         cohort = self._cohort()
         line = self._line()
-        total = Statistics.of(cohort.statistics.under(line.digest))
+        total = Statistics.of(cohort.statistics.under(line.digest), line.asset_class.health)
         if total is None:
             return None
         arrays: Arrays = {}
+        lives: dict[str, int] = {}
         if total.health.n:
-            health = line.asset_class.health
-            arrays |= HealthModel.solve(
-                total.health, variance=health.variance, alarm_rate=health.alarm_rate
-            ).arrays("health/model/")
+            arrays |= total.health.solve().arrays("health/model/")
             arrays["health/histogram"] = total.histogram
         contributors = {one.key.node: one.key.epoch for one in cohort.statistics.under(line.digest)}
         if total.basis.n and line.asset_class.rul:
-            line, basis = self._basis(line, total)
+            line, basis = self._basis(nodes, line, total)
             arrays |= basis.arrays()
             arrays |= self._fit(nodes, line, basis, before)
             for one in cohort.ridge.under(_tie(line)):
+                lives[one.key.node] = one.key.lives
                 known = contributors.get(one.key.node, 0)
                 contributors[one.key.node] = max(known, one.key.epoch)
         if not arrays:
@@ -169,6 +177,7 @@ class Training:
             rul_model="",
             metrics={},
             epochs=contributors,
+            lives=lives,
         )
         return self._release(nodes, manifest, arrays)
 
@@ -255,12 +264,16 @@ class Training:
         self.status.asset_class = spec.name
         return line
 
-    def _basis(self, line: Line, total: Statistics) -> tuple[Line, Basis]:
+    def _basis(self, nodes: list[int], line: Line, total: Statistics) -> tuple[Line, Basis]:
         cohort = self._cohort()
+        models = (model for model in line.asset_class.rul if isinstance(model, Ridge))
+        shaped = next((model for model in models if model.shaping), None)
         basis = cohort.registry.basis(line)
         if basis is not None and total.basis.n < REFRESH * line.basis_rows:
             return line, basis
         basis = Basis.of(total.basis)
+        if shaped is not None:
+            basis = replace(basis, shape=self._shape(nodes, line, basis, first_of(shaped)))
         rows = total.basis.n
         line = cohort.registry.pin(msgspec.structs.replace(line, basis_rows=rows), basis)
         outdated = [] if line.basis_version == 1 else cohort.ridge.nodes_not_under(_tie(line))
@@ -269,6 +282,39 @@ class Training:
         )
         log.info("standardisation %d, from %.0f feature vectors", line.basis_version, rows)
         return line, basis
+
+    def _shape(self, nodes: list[int], line: Line, basis: Basis, first: Ridge) -> Floats | None:
+        """Ask along which directions random features shall look; None: nobody could say.
+
+        Of the nodes that answer now: like the standardisation, it is a choice that all share and
+        no estimate, so who is away loses nothing by it.
+        """
+        told = self._sums(SHAPE, nodes, line, basis.arrays())
+        total = gram_total(told, "first/")
+        if total is None or not total.n:
+            return None
+        arrays = {**basis.arrays(), "first/coefficients": total.solve(first.penalty)}
+        return shape_total(self._sums(GRADIENTS, nodes, line, arrays))
+
+    def _sums(
+        self, phase: Literal["shape", "gradients"], nodes: list[int], line: Line, arrays: Arrays
+    ) -> list[Contribution]:
+        """Ask for sums that are used once and not kept; by node, so that order changes no bit."""
+        request = self._request(phase, line.asset_class.name, line.digest)
+        heard = self._ask(phase, nodes, messages.TRAIN, request, arrays, tie="")
+        updates, refused = self._read(heard)
+        told: dict[str, Contribution] = {}
+        accepted = []
+        for node_id, update in updates.items():
+            against = judge(update, request, line.asset_class)
+            if against:
+                refused[node_id] = "; ".join(against)
+                continue
+            accepted.append(node_id)
+            head = update.head
+            told[head.node] = Contribution(Key(head.node, head.epoch, "", head.rows), update.arrays)
+        self._close(phase, heard, accepted, refused)
+        return [told[name] for name in sorted(told)]
 
     def _fit(self, nodes: list[int], line: Line, basis: Basis, before: Release | None) -> Arrays:
         cohort, spec = self._cohort(), line.asset_class
@@ -307,6 +353,8 @@ class Training:
         total = gram_total(cohort.ridge.under(_tie(line)))
         if ridge is not None and total is not None and total.n:
             fitted["ridge/coefficients"] = total.solve(ridge.penalty)
+            if ridge.personal:
+                fitted |= total.arrays("fleet/")
         return fitted
 
     def _evaluate(self, nodes: list[int], candidate: Release) -> dict[str, evaluate.Measured]:
@@ -428,7 +476,7 @@ class Training:
     def _put(self, ledger: Ledger, update: Update, tie: str, name: str) -> None:
         head = update.head
         arrays = {k: a for k, a in update.arrays.items() if not k.startswith("sklearn/")}
-        if not ledger.put(Contribution(Key(name, head.epoch, tie, head.rows), arrays)):
+        if not ledger.put(Contribution(Key(name, head.epoch, tie, head.rows, head.lives), arrays)):
             log.debug("%s: epoch %d is in the ledger already", name, head.epoch)
 
     def _fold_late(self) -> None:

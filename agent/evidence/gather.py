@@ -155,7 +155,7 @@ class Gatherer:
             and not ended - {asset}
             and self._unlearnt(spec.name, _below(state.arrays, spec.name), release)
         )
-        lives = self._lives(spec) if ended else None
+        lives = self._lives(spec) if ended or swapped else None
         return _Plan(raised, base, state, last, lives, alone=alone)
 
     def _take_batches(self, base: int, plans: list[_Plan]) -> None:

@@ -58,7 +58,7 @@ class KnownLives:
         arrays: Arrays = {
             f"{i}/{key}": array
             for i, (life, _) in enumerate(self._lives)
-            for key, array in (("X", life.X), ("y", life.y))
+            for key, array in (("X", life.X), ("y", life.y), ("w", life.weights))
         }
         return npz.to_bytes(msgspec.json.encode(words), arrays)
 
@@ -70,7 +70,7 @@ class KnownLives:
             words = msgspec.json.decode(head, type=list[tuple[str, int, int, bool]])
             return cls(
                 [
-                    (Life(asset, life, _floats(arrays[f"{i}/X"]), _floats(arrays[f"{i}/y"])), held)
+                    (Life(asset, life, *(_floats(arrays[f"{i}/{key}"]) for key in "Xyw")), held)
                     for i, (asset, life, _, held) in enumerate(words)
                 ]
             )

@@ -159,10 +159,8 @@ class _Witness(Pipeline):
             return
         group = self.groups[self._class]
         cohort = group.cohort
-        solved = int(cohort.arrays()["solved_at"])
-        self._known = Known(
-            group.judge(), int(cohort.scores.sum()), round(cohort.moments.n), solved
-        )
+        known = int(cohort.scores.sum()), round(cohort.healthy.n), cohort.solved_at
+        self._known = Known(group.judge(), *known)
 
     def _look(self, run: Run, k: int, judged: health.Judged, alert: Alert) -> Sight:
         group, judge = run.asset.group, self._known.judge

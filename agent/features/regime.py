@@ -53,6 +53,7 @@ class Regime:
 
     Attributes:
         size: regimes there can be: ``of`` returns -1 to ``size`` - 1.
+        columns: of a row that tell regimes apart.
 
     Raises:
         ConfigError: a channel that is no column, limits that do not ascend, or too many regimes.
@@ -70,7 +71,7 @@ class Regime:
         for name in names:
             if name not in columns:
                 raise ConfigError(f"regimes: no channel {name!r}; there are {', '.join(columns)}")
-        self._own = [columns.index(name) for name in names]
+        self.columns = [columns.index(name) for name in names]
         self._limits: list[Floats] = []
         if isinstance(spec, Declared):
             for name, limits in spec.limits.items():
@@ -87,8 +88,8 @@ class Regime:
     def reset(self) -> None:
         """Begin a new life: clusters are to be found anew."""
         clustered = 0 if self._limits else self.size
-        self._centres = np.full((clustered, len(self._own)), np.nan)
-        self._scale = np.ones(len(self._own))
+        self._centres = np.full((clustered, len(self.columns)), np.nan)
+        self._scale = np.ones(len(self.columns))
         self._found = 0
 
     @property
@@ -108,7 +109,7 @@ class Regime:
         """
         if not isinstance(self._spec, Clustered):
             return
-        own = rows[:, self._own]
+        own = rows[:, self.columns]
         own = own[np.isfinite(own).all(axis=1)]
         if not len(own):
             return
@@ -143,7 +144,7 @@ class Regime:
 
     def of(self, rows: Floats) -> Labels:
         """Return the regime ``(n,)`` of rows ``(n, C)``; -1 where it is not known."""
-        own = rows[:, self._own]
+        own = rows[:, self.columns]
         whole = np.asarray(np.isfinite(own).all(axis=1), dtype=np.bool_)
         if not self.known:
             return np.full(len(rows), UNKNOWN)

@@ -10,39 +10,34 @@ import numpy as np
 from contract.arrays import Arrays, Floats
 from contract.models.ridge import Basis
 
+Layers = tuple[tuple[Floats, Floats], ...]
+"""Weights ``(inputs, outputs)`` and offsets ``(outputs,)`` of each layer."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LayersModel:
     """Predicts remaining life, in hours; a linear model is one layer.
 
     Attributes:
-        weights: per layer ``(inputs, outputs)``.
-        offsets: per layer ``(outputs,)``.
+        layers: weights and offsets.
         basis: standardisation of the raw features.
         cap_h: the network learns the share of this; predictions are clipped to it.
     """
 
-    weights: tuple[Floats, ...]
-    offsets: tuple[Floats, ...]
+    layers: Layers
     basis: Basis
     cap_h: float
 
     @classmethod
     def from_arrays(cls, arrays: Arrays, prefix: str, basis: Basis, cap_h: float) -> "LayersModel":
         """Read back what ``layer_arrays`` wrote."""
-        count = sum(1 for name in arrays if name.startswith(prefix + "w"))
-        return cls(
-            tuple(np.asarray(arrays[f"{prefix}w{i}"], dtype=np.float64) for i in range(count)),
-            tuple(np.asarray(arrays[f"{prefix}b{i}"], dtype=np.float64) for i in range(count)),
-            basis,
-            cap_h,
-        )
+        return cls(layers_of(arrays, prefix), basis, cap_h)
 
     def predict(self, X: Floats) -> Floats:
         """Return hours left ``(n,)`` for raw rows ``(n, F)``, between 0 and the cap."""
         h = self.basis.apply(X)
-        last = len(self.weights) - 1
-        for i, (weights, offsets) in enumerate(zip(self.weights, self.offsets, strict=True)):
+        last = len(self.layers) - 1
+        for i, (weights, offsets) in enumerate(self.layers):
             h = h @ weights + offsets
             if i < last:
                 h = np.maximum(h, 0.0)
@@ -50,10 +45,22 @@ class LayersModel:
         return clipped
 
 
-def layer_arrays(weights: list[Floats], offsets: list[Floats], prefix: str) -> Arrays:
+def layers_of(arrays: Arrays, prefix: str) -> Layers:
+    """Read back what ``layer_arrays`` wrote."""
+    count = sum(1 for name in arrays if name.startswith(prefix + "w"))
+    return tuple(
+        (
+            np.asarray(arrays[f"{prefix}w{i}"], dtype=np.float64),
+            np.asarray(arrays[f"{prefix}b{i}"], dtype=np.float64),
+        )
+        for i in range(count)
+    )
+
+
+def layer_arrays(layers: Layers, prefix: str) -> Arrays:
     """Return layers under names that begin with ``prefix``."""
     arrays: Arrays = {}
-    for i, (w, b) in enumerate(zip(weights, offsets, strict=True)):
-        arrays[f"{prefix}w{i}"] = w
-        arrays[f"{prefix}b{i}"] = b
+    for i, (weights, offsets) in enumerate(layers):
+        arrays[f"{prefix}w{i}"] = weights
+        arrays[f"{prefix}b{i}"] = offsets
     return arrays

@@ -88,6 +88,10 @@ class Moments:
         scatter = self.scatter - other.scatter - self._outer(delta) * (n * other.n / self.n)
         return Moments(n, mean, scatter)
 
+    def decay(self, factor: float) -> "Moments":
+        """Return the moments with all rows so far counting for less."""
+        return Moments(self.n * factor, self.mean, self.scatter * factor)
+
     def variance(self) -> Floats:
         """Return the variance of each column ``(F,)``."""
         diagonal = self.scatter if self.scatter.ndim == 1 else np.diagonal(self.scatter)
@@ -205,12 +209,13 @@ def chi2_quantile(p: float, dof: float) -> float:
     >>> round(chi2_quantile(0.999, 10), 1)        # the tables say 29.59
     29.8
     """
-    z = _normal_quantile(p)
+    z = normal_quantile(p)
     a = 2.0 / (9.0 * dof)
     return float(dof * max(1.0 - a + z * np.sqrt(a), 0.0) ** 3)
 
 
-def _normal_quantile(p: float) -> float:
+def normal_quantile(p: float) -> float:
+    """Return the quantile of the standard normal distribution."""
     from statistics import NormalDist  # noqa: PLC0415  # 5 ms that only solving needs
 
     return NormalDist().inv_cdf(p)

@@ -26,8 +26,9 @@ from agent.batch import Batch, Event, Rows
 from agent.config import AgentConfig, Keep, Limits, Node
 from agent.pipeline import Outcome
 from contract.arrays import Floats
+from contract.model_spec import Moments, Ridge
 from contract.report import NodeStatus
-from contract.spec import AssetClass, Channel, Moments, Ridge
+from contract.spec import AssetClass, Channel
 
 ROOT = Path(__file__).parents[2]
 SITE = "test"

@@ -30,9 +30,10 @@ from agent.rollout import deliver
 from contract import VERSION, npz
 from contract.arrays import Arrays, Floats
 from contract.errors import ContractError
+from contract.model_spec import Moments, Ridge
 from contract.release import Manifest, Release
 from contract.report import Alert
-from contract.spec import AssetClass, Channel, Function, Moments, Ridge, Waveform
+from contract.spec import AssetClass, Channel, Function, Waveform
 
 Configure = Callable[..., AgentConfig]
 Open = Callable[[AgentConfig], Any]

@@ -16,18 +16,9 @@ from agent.features.burst import BurstFeatures
 from agent.pipeline import Outcome
 from contract.arrays import Floats
 from contract.errors import ConfigError
+from contract.model_spec import Moments, Ridge
 from contract.report import Alert, Health
-from contract.spec import (
-    AssetClass,
-    Bearing,
-    Channel,
-    Clustered,
-    Declared,
-    Function,
-    Moments,
-    Ridge,
-    Waveform,
-)
+from contract.spec import AssetClass, Bearing, Channel, Clustered, Declared, Function, Waveform
 
 Configure = Callable[..., AgentConfig]
 Open = Callable[[AgentConfig], Any]
@@ -118,6 +109,7 @@ def test_a_fault_within_one_regime_is_found_though_it_is_below_what_is_normal_in
     said = tell(node, driven(2, "sf" * 6, fault=2.0), begin=400)
     assert "raised" in [alert.state for alert in alerts(said)]
     assert alerts(said)[0].why[0].channel == "vibration"
+    node.close()
     # To one who knows both speeds and no regimes it is between them.
     blind = opened(
         msgspec.structs.replace(
@@ -159,7 +151,7 @@ def healthy(seed: int, n: int) -> Floats:
 
 
 def learnt(node: Any, spec: AssetClass = PUMP) -> float:
-    return float(node.engine.pipeline.groups[spec.name].cohort.moments.n)
+    return float(node.engine.pipeline.groups[spec.name].cohort.healthy.n)
 
 
 def kept(node: Any) -> list[int]:

@@ -21,19 +21,10 @@ from agent.config import AgentConfig, Keep, Node, Report
 from agent.pipeline import Outcome, Pipeline
 from agent.store import Store
 from contract.arrays import Floats
+from contract.model_spec import Moments, Ridge
 from contract.release import Release
 from contract.report import Alert, Health
-from contract.spec import (
-    AssetClass,
-    Bearing,
-    Channel,
-    Clustered,
-    Declared,
-    Function,
-    Moments,
-    Ridge,
-    Waveform,
-)
+from contract.spec import AssetClass, Bearing, Channel, Clustered, Declared, Function, Waveform
 
 START_NS = 1_767_225_600 * 10**9
 S_NS = 10**9

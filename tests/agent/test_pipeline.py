@@ -20,9 +20,10 @@ from agent.labels import Life
 from agent.pipeline import Pipeline
 from agent.prognosis import LocalRul
 from contract.arrays import Floats
+from contract.model_spec import Moments, Ridge, Sklearn
 from contract.release import Release
 from contract.report import Alert, Health
-from contract.spec import AssetClass, Channel, Moments, Ridge, Sklearn
+from contract.spec import AssetClass, Channel
 
 Configure = Callable[..., AgentConfig]
 Open = Callable[[AgentConfig], Any]

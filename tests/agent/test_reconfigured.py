@@ -11,18 +11,9 @@ import pytest
 from agent.batch import Batch, Event, Rows, Shot
 from agent.config import AgentConfig, Keep, Learning, Report
 from contract.features import FeatureSpec
+from contract.model_spec import Moments, Ridge, Sklearn
 from contract.report import Health
-from contract.spec import (
-    AssetClass,
-    Channel,
-    Clustered,
-    Declared,
-    Function,
-    Moments,
-    Ridge,
-    Sklearn,
-    Waveform,
-)
+from contract.spec import AssetClass, Channel, Clustered, Declared, Function, Waveform
 
 Configure = Callable[..., AgentConfig]
 Open = Callable[[AgentConfig], Any]

@@ -36,8 +36,9 @@ from agent.pipeline import Outcome
 from agent.replay import Job, replay
 from contract import topics
 from contract.errors import ConfigError, DataError
+from contract.model_spec import Moments, Ridge
 from contract.report import Alert, Health
-from contract.spec import AssetClass, Channel, Moments, Ridge
+from contract.spec import AssetClass, Channel
 
 ROOT = Path(__file__).parents[2]
 Configure = Callable[..., AgentConfig]

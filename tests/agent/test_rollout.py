@@ -14,11 +14,12 @@ from agent.store import read_checkpoint
 from contract import VERSION
 from contract.arrays import Arrays
 from contract.errors import ContractError
+from contract.model_spec import Ridge
 from contract.models.moments import HealthModel, Moments
 from contract.models.ridge import Basis, GramSums, expand
 from contract.release import Manifest, Release
 from contract.report import Health
-from contract.spec import AssetClass, Ridge
+from contract.spec import AssetClass
 from contract.update import EVALUATE, FIT, STATISTICS, Request, Update
 
 Configure = Callable[..., AgentConfig]
@@ -99,7 +100,7 @@ def test_statistics_are_the_moments_of_what_the_device_has_lived(
     np.testing.assert_allclose(basis.mean, X.mean(axis=0), rtol=1e-9)
     np.testing.assert_allclose(basis.variance(), X.var(axis=0), rtol=1e-9)
     cohort = node.engine.pipeline.groups["pump"].cohort
-    assert np.array_equal(update.arrays["health/scatter"], cohort.moments.scatter)
+    assert np.array_equal(update.arrays["health/scatter"], cohort.healthy.moments.scatter)
     assert np.array_equal(update.arrays["health/histogram"], cohort.scores)
     head = update.head
     assert (head.node, head.lives, head.heldout, head.live_version) == ("node", 4, 2, 0)
@@ -122,8 +123,8 @@ def test_a_fit_is_the_sums_over_the_training_lives(config: AgentConfig, node: An
     basis = basis_of(ask(config, STATISTICS, {}))
     update = ask(config, FIT, basis.arrays())
     lives = node.engine.store.training(spec)
-    X, y = np.concatenate([life.X for life in lives]), np.concatenate([life.y for life in lives])
-    whole = GramSums.of(expand(basis.apply(X), spec.rul[0]), y)
+    X, y, w = (np.concatenate([life.rows[i] for life in lives]) for i in range(3))
+    whole = GramSums.of(expand(basis.apply(X), spec.rul[0]), y, w)
     sums = GramSums.from_arrays(update.arrays, "ridge/")
     assert sums.n == whole.n
     np.testing.assert_allclose(sums.gram, whole.gram, rtol=1e-9, atol=1e-9)

@@ -21,9 +21,10 @@ from flwr.supercore.task_identity import TaskIdentity
 
 from agent.config import Keep
 from agent.store import Store
+from contract.model_spec import Ridge, RulModel, Sklearn
 from contract.models.histogram import BINS, bin_of
 from contract.models.moments import Moments
-from contract.spec import AssetClass, Channel, Ridge, RulModel, Sklearn
+from contract.spec import AssetClass, Channel
 from flowerapp.client_app import app as client_app
 
 RIDGE = Ridge(random=40, penalty=1e-3)
@@ -78,7 +79,7 @@ class Stores:
         for z in healthy:
             scores[bin_of(float(np.sqrt((z**2).mean())))] += 1
         prefix = f"class/{spec.name}/cohort/"
-        arrays = {**Moments.of(healthy).arrays(prefix + "moments/"), prefix + "scores": scores}
+        arrays = {**Moments.of(healthy).arrays(prefix + "healthy/"), prefix + "scores": scores}
         store.checkpoint({"digests": {spec.name: spec.digest()}}, arrays)
         store.close()
 

@@ -16,7 +16,8 @@ from typing import Any
 
 import pytest
 
-from contract.spec import AssetClass, Channel, Ridge, Sklearn
+from contract.model_spec import Ridge, Sklearn
+from contract.spec import AssetClass, Channel
 from server import processes, status
 from server.registry import Registry
 from server.status import Status
@@ -30,7 +31,7 @@ SPEC = AssetClass(
     (Channel("vibration", "mm/s"), Channel("temperature", "degC")),
     stats=("mean_8", "std_8"),
     cap_h=60.0,
-    rul=(Ridge(random=40), Sklearn(hidden=(8,), epochs=2)),
+    rul=(Ridge(random=40, shaping=10), Sklearn(hidden=(8,), epochs=2)),
     holdout=3,
 )
 QUIET = {

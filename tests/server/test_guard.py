@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 
 from contract import VERSION
+from contract.model_spec import Ridge, Sklearn
 from contract.models.histogram import BINS
 from contract.models.moments import Moments
 from contract.models.ridge import GramSums, width
-from contract.spec import AssetClass, Channel, Ridge, Sklearn
+from contract.spec import AssetClass, Channel
 from contract.update import EVALUATE, FIT, STATISTICS, Request, Update, UpdateHead
 from server.guard import Limits, Weights, balance, expected, judge
 

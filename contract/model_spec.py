@@ -1,0 +1,169 @@
+"""What a class's models are: settings that stand in its spec, and travel with what is learnt.
+
+Each is a part of a tagged union; ``contract.models`` has what belongs to it.
+"""
+
+from typing import Annotated, Literal
+
+import msgspec
+
+Positive = Annotated[int, msgspec.Meta(ge=1)]
+Rate = Annotated[float, msgspec.Meta(gt=0)]
+
+
+class Watch(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind"):
+    """How health is judged, whatever the model.
+
+    Attributes:
+        stats: which of the class's statistics are watched; empty: all.
+        baseline: feature vectors at the start of a life that are taken as healthy.
+        learn: feature vectors of a life, baseline included, that may be learnt as healthy.
+        smoothing: EWMA weight of the newest score, 0 to 1.
+        on_delay: feature vectors in a row above the limit that raise an alert.
+        off_delay: feature vectors in a row below 0.8 of the limit that end it.
+        alarm_rate: share of healthy feature vectors that may lie above the limit.
+        memory: healthy feature vectors after which what was learnt counts half; 0: nothing is
+            forgotten.
+    """
+
+    stats: tuple[str, ...] = ()
+    baseline: Annotated[int, msgspec.Meta(ge=4)] = 30
+    learn: Positive = 60
+    smoothing: Annotated[float, msgspec.Meta(gt=0, le=1)] = 0.2
+    on_delay: Positive = 5
+    off_delay: Positive = 5
+    alarm_rate: Annotated[float, msgspec.Meta(gt=0, lt=0.5)] = 0.001
+    memory: Annotated[int, msgspec.Meta(ge=0)] = 0
+
+    def shared(self) -> list[object]:
+        """Return what devices must agree on for what they learnt to be merged."""
+        mine = msgspec.to_builtins(self)
+        return [mine.pop("kind"), {k: v for k, v in mine.items() if k not in _OWN}]
+
+
+_OWN = {field for field in Watch.__struct_fields__ if field != "baseline"}
+"""How soon a device warns is its own affair; what is watched is told beside."""
+
+
+class Moments(Watch, frozen=True, forbid_unknown_fields=True, tag_field="kind", tag="moments"):
+    """Health by moments: Hotelling's T² and SPE of features in the asset's own standardisation.
+
+    Attributes:
+        variance: share of the variance that the principal subspace explains.
+    """
+
+    variance: Annotated[float, msgspec.Meta(gt=0, le=1)] = 0.9
+
+
+class Chart(Watch, frozen=True, forbid_unknown_fields=True, tag_field="kind", tag="chart"):
+    """Health by a control chart for each feature; on ``ewma_N`` the EWMA chart."""
+
+
+class HalfSpace(Watch, frozen=True, forbid_unknown_fields=True, tag_field="kind", tag="half_space"):
+    """Health by half-space trees, whose boxes follow from the seed (sums family).
+
+    Attributes:
+        trees: how many.
+        depth: levels of cuts in each.
+        seed: of the cuts; part of the contract, so that nothing of them is sent.
+    """
+
+    trees: Annotated[int, msgspec.Meta(ge=1, le=200)] = 25
+    depth: Annotated[int, msgspec.Meta(ge=1, le=12)] = 8
+    seed: int = 1
+
+
+class Clusters(Watch, frozen=True, forbid_unknown_fields=True, tag_field="kind", tag="clusters"):
+    """Health by the distance to the nearest of some centres (mini-batch k-means).
+
+    Attributes:
+        clusters: centres, at most.
+        seed: of where they start.
+    """
+
+    clusters: Annotated[int, msgspec.Meta(ge=1, le=256)] = 8
+    seed: int = 1
+
+
+class Network(Watch, frozen=True, forbid_unknown_fields=True, tag_field="kind", tag="network"):
+    """Health by what scikit-learn's ``partial_fit`` learns to expect (means family).
+
+    Attributes:
+        estimator: ``MLPRegressor``: an autoencoder; ``SGDOneClassSVM``: a border around what is
+            healthy, over random Fourier features.
+        hidden: sizes of hidden layers (MLPRegressor only).
+        random: random features (SGDOneClassSVM only).
+        rate: learning rate.
+        alpha: L2 penalty (MLPRegressor); the share of healthy rows outside (SGDOneClassSVM).
+        block: rows that are gathered for one ``partial_fit``: one by one is 50 times dearer.
+        epochs: passes over each block.
+        seed: of the first weights.
+    """
+
+    estimator: Literal["MLPRegressor", "SGDOneClassSVM"] = "MLPRegressor"
+    hidden: tuple[Positive, ...] = (8,)
+    random: Positive = 64
+    rate: Rate = 1e-2
+    alpha: Rate = 1e-2
+    block: Annotated[int, msgspec.Meta(ge=4, le=4096)] = 16
+    epochs: Positive = 20
+    seed: int = 1
+
+
+Health = Moments | Chart | HalfSpace | Clusters | Network
+
+
+class Ridge(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind", tag="ridge"):
+    """RUL by ridge regression over features and seeded random features (sums family).
+
+    Attributes:
+        random: how many random features stand beside the linear ones.
+        activation: ``fourier`` (Rahimi and Recht 2007) or ``relu``.
+        width: standard deviation of a random projection of a standardised vector.
+        shaping: random features of a first, smaller model; along the directions in which its
+            predictions change the final ones are drawn. 0: alike in all directions.
+        penalty: ridge penalty per observation, of a fleet's sums.
+        penalty_alone: the same of one device's own: few lives want a stiffer model.
+        personal: releases bear the fleet's sums, so that a device can weigh its own lives against
+            those of others; as large as an update.
+        seed: of the random projection; part of the contract, so that nothing of it is sent.
+    """
+
+    random: Annotated[int, msgspec.Meta(ge=0)] = 600
+    activation: Literal["fourier", "relu"] = "relu"
+    width: Annotated[float, msgspec.Meta(gt=0)] = 1.0
+    shaping: Annotated[int, msgspec.Meta(ge=0)] = 0
+    penalty: Annotated[float, msgspec.Meta(gt=0)] = 1e-3
+    penalty_alone: Annotated[float, msgspec.Meta(gt=0)] = 0.1
+    personal: bool = False
+    seed: int = 1
+
+
+class Sklearn(
+    msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind", tag="sklearn"
+):
+    """RUL by a scikit-learn ``partial_fit`` estimator that is a set of arrays (means family).
+
+    Attributes:
+        estimator: which one.
+        hidden: sizes of hidden layers (MLPRegressor only).
+        rate: initial learning rate.
+        alpha: L2 penalty.
+        epochs: passes over the stored lives in one local round.
+        batch: rows of one ``partial_fit`` call.
+        proximal: how strongly a round's weights are held to those it starts from (FedProx), for
+            devices that are unlike each other; 0: not at all.
+        seed: of the first weights and of the order of rows.
+    """
+
+    estimator: Literal["MLPRegressor", "SGDRegressor"] = "MLPRegressor"
+    hidden: tuple[Positive, ...] = (64, 32)
+    rate: Annotated[float, msgspec.Meta(gt=0)] = 1e-3
+    alpha: Annotated[float, msgspec.Meta(ge=0)] = 1e-4
+    epochs: Positive = 5
+    batch: Positive = 64
+    proximal: Annotated[float, msgspec.Meta(ge=0)] = 0.0
+    seed: int = 1
+
+
+RulModel = Ridge | Sklearn
