@@ -398,7 +398,8 @@ class Asset:
         if self._facts.shape[1]:
             more.append(self._facts[self._facts_from.searchsorted(t_ns, side="right")])
         if self.group.spec.age:
-            age_h = (t_ns - born_ns) / 3.6e12
+            # Where a clock was set back behind the beginning, it is not known: 0.
+            age_h = np.maximum(t_ns - born_ns, 0) / 3.6e12
             more.append(np.stack([age_h, np.log1p(age_h)], axis=1))
         return X if len(more) == 1 else np.concatenate(more, axis=1)
 

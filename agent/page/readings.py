@@ -1,12 +1,10 @@
 """The newest readings of one asset, out of the journal: read only when somebody looks.
 
-In the thread of the connection that asks, on a connection of its own to the database: the main loop
-does nothing for it, and nothing is kept.
+In the thread of the connection that asks, from the journal's files: the main loop does nothing for
+it, and nothing is kept.
 """
 
-import sqlite3
 from collections.abc import Iterator
-from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agent.batch import Batch, Rows, Shot
-from agent.store import open_readonly
+from agent.journal import backwards
 from contract.arrays import Floats
 from contract.errors import ContractError
 from contract.spec import AssetClass, Waveform
@@ -59,16 +57,14 @@ def newest(state: Path, asset: str) -> Found:
 
 def _backwards(state: Path) -> Iterator[Batch]:
     size = 0
-    try:
-        with closing(open_readonly(state)) as db:
-            db.execute("PRAGMA cache_size = -64")
-            for (body,) in db.execute("SELECT body FROM journal ORDER BY seq DESC"):
-                size += len(body)
-                if size > MOST_BYTES and size > len(body):
-                    return
-                yield Batch.decode(body)
-    except (ContractError, sqlite3.DatabaseError):  # of before an update, or being damaged
-        return
+    for body in backwards(state):
+        size += len(body)
+        if size > MOST_BYTES and size > len(body):
+            return
+        try:
+            yield Batch.decode(body)
+        except ContractError:  # of before an update
+            return
 
 
 def channels(found: Found, spec: AssetClass, first: list[str]) -> list[dict[str, Any]]:

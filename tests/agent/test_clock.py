@@ -23,8 +23,9 @@ from agent.pipeline import Outcome
 from agent.status import as_text, read
 from agent.timebase import ROWS, TimeBase
 from contract.arrays import Floats
+from contract.model_spec import Moments
 from contract.report import Alert, Health, Shelve
-from contract.spec import AssetClass, Channel, Moments
+from contract.spec import AssetClass, Channel
 from tests.agent.conftest import ROOT, pump_class
 
 START_S = 1_800_000_000
