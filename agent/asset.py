@@ -10,6 +10,7 @@ from agent import health
 from agent.alerts import AssetAlert
 from agent.batch import Rows, Shot
 from agent.clean import QUALITY, Cleaner, Quality, Reason
+from agent.drift import KINDS, Watch
 from agent.features.levels import Past
 from agent.features.window import Window
 from agent.frame import Frame, Joined
@@ -17,6 +18,7 @@ from agent.group import Group
 from agent.resample import Grid
 from agent.speed import Speed
 from contract.arrays import Floats
+from contract.report import Drifted
 from contract.spec import AssetClass, Channel
 
 NEVER = int(np.iinfo(np.int64).min)
@@ -71,11 +73,12 @@ class Run:
         t_ns: k times.
         X: ``(k, F)``.
         rows: the newest row of each ``(k, C)``.
+        levelled: the same within its regime, where the class asks for it.
         doubtful: which of them must not be learnt from, or None: none.
         whole: whether each lacks nothing.
     """
 
-    __slots__ = ("X", "asset", "doubtful", "pos", "rows", "t_ns", "whole")
+    __slots__ = ("X", "asset", "doubtful", "levelled", "pos", "rows", "t_ns", "whole")
 
     def __init__(
         self,
@@ -84,6 +87,7 @@ class Run:
         t_ns: NDArray[np.int64],
         X: Floats,
         rows: Floats,
+        levelled: Floats,
         doubtful: NDArray[np.bool_] | None,
     ) -> None:
         self.asset = asset
@@ -91,6 +95,7 @@ class Run:
         self.t_ns: list[int] = t_ns.tolist()
         self.X = X
         self.rows = rows
+        self.levelled = levelled
         self.doubtful = doubtful
         self.whole: list[bool] = np.logical_and.reduce(np.isfinite(X), axis=1).tolist()
 
@@ -151,6 +156,7 @@ class Asset:
         )
         self.health = health.AssetHealth(spec)
         self.alert = AssetAlert(spec)
+        self._drift = Watch(spec.drift, channels + 1) if spec.drift else None
         self.told_ns = NEVER
         self._born_ns = NEVER
         self._fresh: list[tuple[int, NDArray[np.uint8]]] = []
@@ -193,6 +199,34 @@ class Asset:
         self.told_ns = self._born_ns = NEVER
         self._past.reset()
         self._since = [_LONG, _LONG]
+        if self._drift is not None:
+            self._drift.reset()
+
+    # -- drift ----------------------------------------------------------------------------------
+
+    def watch_drift(self, row: Floats, judged: health.Judged) -> None:
+        """Take a vector's newest row, and its score once health learns no more."""
+        if self._drift is None:
+            return
+        told = judged.z is not None and judged.score is not None and self.health.full
+        score = judged.score if told and judged.score is not None else np.nan
+        self._drift.push(np.append(row, score))
+
+    def judged_by_another(self) -> None:
+        """Take note that scores are another model's from here on."""
+        if self._drift is not None:
+            self._drift.forget(len(self.group.spec.columns))
+
+    @property
+    def drifted(self) -> tuple[Drifted, ...]:
+        """Return which channels drift; one without a name is the score."""
+        if self._drift is None:
+            return ()
+        watch, names = self._drift, (*self.group.spec.channel_names, "")
+        return tuple(
+            Drifted(names[c], KINDS[kind], _known(watch.psi[c]), _known(watch.ks[c]))
+            for c, kind in watch.standing
+        )
 
     # -- readings -------------------------------------------------------------------------------
 
@@ -262,13 +296,15 @@ class Asset:
             at = len(self.group.spec.columns)
             doubt = np.nan_to_num(values[:, at:]).max(axis=1).astype(np.uint8)
             values = values[:, :at]
-        rows, X = self._features(self._levelled(joined.t_ns, values))
+        levelled = self._levelled(joined.t_ns, values)
+        rows, X = self._features(levelled)
         if len(rows):
             X = self._with_more(X, joined.t_ns[rows])
         doubtful = self._doubtful(doubt, rows, len(values))
         if not len(rows):
             return None
-        return Run(self, joined.pos[rows], joined.t_ns[rows], X, values[rows], doubtful)
+        t_ns = joined.t_ns[rows]
+        return Run(self, joined.pos[rows], t_ns, X, values[rows], levelled[rows], doubtful)
 
     def _levelled(self, t_ns: NDArray[np.int64], values: Floats) -> Floats:
         """Return values as statistics are to see them: within their regime, if the class asks."""
@@ -445,6 +481,7 @@ class Asset:
             **({} if self._grid is None else self._grid.arrays()),
             **speeds,
             **(self._past.arrays() if self.group.levels.learning else {}),
+            **({} if self._drift is None else self._drift.arrays()),
             "untold": self._untold.copy(),
             "asset": np.array(
                 [self.life, self.told_ns, self._born_ns, len(self._events), *self._since]
@@ -468,11 +505,17 @@ class Asset:
             speed.restore(
                 {n.removeprefix(prefix): a for n, a in arrays.items() if n.startswith(prefix)}
             )
+        if self._drift is not None and self._drift.fits(arrays):  # or it was asked for since
+            self._drift.restore(arrays)
         self._untold = np.array(arrays["untold"])
         self.life, self.told_ns, self._born_ns, events, *self._since = (
             int(v) for v in arrays["asset"]
         )
         self._events.extend((int(t), int(name)) for t, name in arrays["events"][:events])
+
+
+def _known(value: float) -> float | None:
+    return None if np.isnan(value) else round(float(value), 4)
 
 
 def _may_be_uncertain(channel: Channel) -> bool:

@@ -186,6 +186,12 @@ class AssetHealth:
         if self._regime is not None:
             self._regime.reset()
 
+    @property
+    def full(self) -> bool:
+        """Return whether as much is learnt of each regime as may be."""
+        found = 1 if self._regime is None else self._regime.found
+        return bool(found and (self._seen[:found] >= self._learnt).all())
+
     def settled(self, X: Floats) -> bool:
         """Return whether nothing is learnt from these vectors ``(n, F)``, or any like them."""
         found = 1 if self._regime is None else self._regime.found

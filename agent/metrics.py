@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import get_args
 
 from agent.snapshot import Histogram, SeenAsset, Snapshot
-from contract.report import AlertState
+from contract.report import AlertState, DriftWord
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 OTHER = "other"
@@ -162,6 +162,15 @@ def _assets(page: _Page, snapshot: Snapshot) -> None:
         "gauge",
         "Assets by the state of their alert, in the words of ISA-18.2.",
         [((("state", state),), count) for state, count in owed.items()],
+    )
+    drifting = dict.fromkeys(get_args(DriftWord), 0)
+    for asset in snapshot.assets:
+        drifting[asset.report.drift_of] += 1
+    page.many(
+        "assets_by_drift",
+        "gauge",
+        "Assets by what drifts in their newest report, where their class watches for it.",
+        [((("drift", word or "none"),), count) for word, count in drifting.items()],
     )
     page.one("alerts_raised_total", "counter", "Since the process began.", snapshot.raised)
     grouped = _grouped(snapshot.assets)

@@ -35,6 +35,7 @@ from contract.report import (
     Shelve,
     Unshelve,
     Verdict,
+    drift_of,
 )
 from contract.spec import AssetClass
 
@@ -140,6 +141,9 @@ class Pipeline:
                 group.cohort.adopt(group.release.health)
             self._personalise(group)
             self._judge_own(group)
+            for one in self.assets.values():
+                if one.group is group:
+                    one.judged_by_another()
         if batch.facts is not None:
             self.facts = batch.facts
             for name, known in self.assets.items():
@@ -242,6 +246,7 @@ class Pipeline:
     def _vector(self, run: Run, k: int, judged: health.Judged) -> list[Outcome]:
         asset, group, t_ns = run.asset, run.asset.group, run.t_ns[k]
         self.counts.vectors += 1
+        asset.watch_drift(run.levelled[k], judged)
         spec = group.spec
         if spec.rul and run.whole[k] and run.sure(k) and group.levels.ready:
             self._lives.add(asset.name, asset.life, t_ns, run.X[k])
@@ -301,6 +306,7 @@ class Pipeline:
             low_h, high_h = group.interval.around(rul_h)
             coverage = group.interval.coverage
         score = judged.score
+        drifted = asset.drifted
         index = None if score is None else health.index(score, rul_h, group.spec.cap_h)
         return Health(
             asset=asset.name,
@@ -322,6 +328,8 @@ class Pipeline:
                 () if run.whole[k] and judged.absent is None else group.lacking(x, judged.absent)
             ),
             why=health.why(judged, group.parts) if score is not None and score > 0.7 else (),
+            drift=drifted,
+            drift_of=drift_of(drifted, len(group.spec.columns)),
         )
 
     def _event(self, event: Event, outcomes: list[Outcome]) -> None:

@@ -99,6 +99,9 @@ def as_text(seen: Seen) -> str:
         lines.append(
             f"{report.asset:{width}}  {index}  {report.state:8}  {left} h  {when}  {why}".rstrip()
         )
+        if report.drift:
+            said = ", ".join(f"{d.channel or 'the score'} {d.change}" for d in report.drift)
+            lines.append(f"{'':{width}}  drifts ({report.drift_of}): {said}")
     if not seen.health:
         lines.append("(nothing judged yet)")
     lines += ["", "alerts that stand:"] if seen.alerts else ["", "no alert stands"]

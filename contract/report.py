@@ -24,6 +24,62 @@ class Why(msgspec.Struct, frozen=True):
     sigmas: float
 
 
+DriftKind = Literal["up", "down", "wider", "narrower"]
+
+
+class Drifted(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A signal that has left its own ways, as far back as the last 512 feature vectors.
+
+    Attributes:
+        channel: its name; empty: the score, which is how health itself goes.
+        change: of its level (``up``, ``down``), or of its variance.
+        psi: population stability index against its beginning, over the newest whole window of as
+            many vectors; no limit of it means anything where readings are alike for a while.
+        ks: the same of the distance of Kolmogorov and Smirnov.
+    """
+
+    channel: str
+    change: DriftKind
+    psi: float | None = None
+    ks: float | None = None
+
+
+DriftWord = Literal["", "sensor", "machine", "score", "unknown"]
+
+
+def drift_of(drifted: "tuple[Drifted, ...]", channels: int) -> DriftWord:
+    """Return what has drifted, as far as one machine can tell; empty: nothing.
+
+    One channel of several: its sensor, or what it alone measures. Several: the machine, or what
+    it works on. The score alone: health, by no channel's level or variance. The only channel
+    there is: ``unknown``, one or the other.
+
+    >>> drift_of((Drifted("flow", "up"),), 4)
+    'sensor'
+    """
+    names = {one.channel for one in drifted}
+    if len(names - {""}) > 1:
+        return "machine"
+    if names - {""}:
+        return "sensor" if channels > 1 else "unknown"
+    return "score" if names else ""
+
+
+def cohort_drift(reports: "list[Health]") -> tuple[str, ...]:
+    """Return the channels that drift on most machines of a class: the process, or the season.
+
+    ``reports``: the newest of each of its machines; of fewer than three nothing is said.
+    """
+    counts: dict[str, int] = {}
+    for report in reports:
+        for name in {one.channel for one in report.drift} - {""}:
+            counts[name] = counts.get(name, 0) + 1
+    enough = max(2.0, len(reports) / 2)
+    return tuple(
+        sorted(name for name, n in counts.items() if len(reports) > 2 and n > enough - 1e-9)
+    )
+
+
 class Health(msgspec.Struct, frozen=True, tag_field="type", tag="health"):
     """How an asset is, at one feature vector.
 
@@ -46,6 +102,8 @@ class Health(msgspec.Struct, frozen=True, tag_field="type", tag="health"):
         lacks: channels and functions that say nothing in this vector, or have not in the asset's
             beginning: health is learnt and judged without them, or waits for them if they are most.
         why: the channels that contribute most.
+        drift: channels that drift from the asset's beginning, where the class asks for it.
+        drift_of: what that speaks for.
         replayed: True: written before the connection that brings it stood, and brought late or
             again; what is new does not wait for it.
     """
@@ -67,6 +125,8 @@ class Health(msgspec.Struct, frozen=True, tag_field="type", tag="health"):
     rul_high_h: float | None = None
     rul_coverage: float | None = None
     lacks: tuple[str, ...] = ()
+    drift: tuple[Drifted, ...] = ()
+    drift_of: DriftWord = ""
     replayed: bool | msgspec.UnsetType = msgspec.UNSET
 
 
