@@ -74,6 +74,16 @@ class AssetAlert:
         self._score, self._rul_h = 0.0, np.nan
 
     @property
+    def number(self) -> int:
+        """Return the number of the newest alert; 0: there never was one."""
+        return self._count
+
+    @property
+    def open(self) -> bool:
+        """Return whether it stands, or is owed an answer: till then it may be a fault."""
+        return self.active or self._owed
+
+    @property
     def state(self) -> AlertState:
         """Return the state in the standard's words."""
         if self._until_ns:

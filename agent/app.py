@@ -22,14 +22,16 @@ from agent.layout import Layout
 from agent.mqtt import Link
 from agent.pipeline import Outcome, Pipeline
 from agent.publish import Publisher
+from agent.record import Ended
 from agent.rollout import Rollout, Verdict
 from agent.sources import Source
 from agent.store import Result, Store
+from agent.verdicts import quality
 from agent.watchdog import Watchdog
 from contract import VERSION, topics
 from contract.errors import BrokenError, ContractError, DataError
 from contract.features import FeatureSpec
-from contract.report import Alert, ClassConfig, Measured, NodeConfig, NodeStatus
+from contract.report import Alert, ClassConfig, Measured, NodeConfig, NodeStatus, Quality
 
 if TYPE_CHECKING:
     from agent.page.logbook import Logbook
@@ -47,6 +49,7 @@ class Engine:
     Attributes:
         rejected: messages that could not be used, by reason, since this process began.
         commit_s: seconds that the newest commit took.
+        quality: of the alerts, per asset class.
     """
 
     def __init__(self, config: AgentConfig, opened: ExitStack) -> None:
@@ -58,6 +61,9 @@ class Engine:
         self.rejected: dict[str, int] = {}
         self.commit_s = 0.0
         self._marked = ""
+        self.quality: dict[str, Quality] = msgspec.json.decode(
+            self.store.meta("quality", "{}"), type=dict[str, Quality]
+        )
         self.custody = Custody(self.store, config, evidence_mb=config.keep.evidence_mb)
         since, empty = self._recover()
         self.custody.begin(self.pipeline, since, empty=empty)
@@ -194,7 +200,10 @@ class Engine:
         # Behind the processing, which finds the features of bursts; one transaction all the same.
         self.store.journal(batch.encode(waveforms=self.config.keep.waveforms))
         for finding in self.pipeline.findings:
-            self.store.note_verdict(finding)
+            if isinstance(finding, Ended):
+                self.store.note_ended(finding)
+            else:
+                self.store.note_verdict(finding)
         if outcomes:
             self.store.add_results([_result(outcome) for outcome in outcomes])
         self.custody.note(batch, outcomes, self.pipeline)
@@ -205,10 +214,40 @@ class Engine:
         if batch.swap:
             live = f"{batch.swap.version} {batch.swap.digest}"
             self.store.set_meta(f"live/{batch.swap.asset_class}", live)
+            self.store.judged_anew(batch.swap.asset_class)
+        if self.pipeline.findings or batch.swap:
+            self._look_at_quality()
         began = time.monotonic()
         self.store.commit()
         self.commit_s = time.monotonic() - began
         return outcomes
+
+    def _look_at_quality(self) -> bool:
+        """Judge the alerts by what is known of them; return whether there is something new."""
+        found = {}
+        for name, group in self.pipeline.groups.items():
+            members = [one for one in self.pipeline.assets.values() if one.group is group]
+            verdicts, ended = self.store.cases(name)
+            found[name] = quality(
+                verdicts,
+                ended,
+                group.tally,
+                self.config.learning.bounds,
+                assets=len(members),
+                drifting=sum(bool(one.drifted) for one in members),
+            )
+        if found == self.quality:
+            return False
+        for name, one in found.items():
+            before = self.quality.get(name)
+            if one.retrain and (before is None or one.retrain != before.retrain):
+                log.warning(
+                    "retraining is asked for",
+                    extra={"asset_class": name, "why": "; ".join(one.retrain)},
+                )
+        self.quality = found
+        self.store.set_meta("quality", _json.encode(found).decode())
+        return True
 
     def _count(self, message: Rejected) -> None:
         seen = self.rejected.get(message.reason, 0)
@@ -255,11 +294,11 @@ class Engine:
         self.custody.gather(self.pipeline)
         # For who looks at the store: see agent.status.
         marked = _json.encode(self.pipeline.counts.marked).decode()
-        if marked != self._marked:
-            self.store.begin()
+        self.store.begin()
+        if self._look_at_quality() or marked != self._marked:
             self.store.set_meta("marked", marked)
-            self.store.commit()
             self._marked = marked
+        self.store.commit()
         for asset in self.pipeline.assets.values():
             if asset.group.spec.rul:
                 self.store.trim(asset.name, asset.life, asset.group.spec.max_life_rows)
@@ -281,6 +320,7 @@ class Engine:
             assets=len(pipeline.assets),
             lives=counts.lives,
             events=counts.events,
+            quality=self.quality,
             live={
                 name: group.release.version if group.release else 0
                 for name, group in pipeline.groups.items()

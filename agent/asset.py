@@ -15,6 +15,7 @@ from agent.features.levels import Past
 from agent.features.window import Window
 from agent.frame import Frame, Joined
 from agent.group import Group
+from agent.record import Record
 from agent.resample import Grid
 from agent.speed import Speed
 from contract.arrays import Floats
@@ -118,7 +119,7 @@ class Run:
         if not group.levels.ready:
             return health.Judged(None)
         x = group.watched_of(self.X[k : k + 1])[0]
-        learn = self.sure(k)
+        learn = self.sure(k) and not asset.alert.open
         return asset.health.push(x, self.rows[k], group.cohort, group.judge(), learn=learn)
 
     def sure(self, k: int) -> bool:
@@ -135,6 +136,7 @@ class Asset:
         life: number of the life.
         health: how far it is from its own beginning.
         alert: of it.
+        record: of this life, until it is known what came.
         told_ns: time of the newest health report in this life.
     """
 
@@ -157,6 +159,7 @@ class Asset:
         self.health = health.AssetHealth(spec)
         self.alert = AssetAlert(spec)
         self._drift = Watch(spec.drift, channels + 1) if spec.drift else None
+        self.record = Record(self.health.size)
         self.told_ns = NEVER
         self._born_ns = NEVER
         self._fresh: list[tuple[int, NDArray[np.uint8]]] = []
@@ -196,6 +199,7 @@ class Asset:
         self.life += 1
         self._window.reset()
         self.health.reset()
+        self.record.reset()
         self.told_ns = self._born_ns = NEVER
         self._past.reset()
         self._since = [_LONG, _LONG]
@@ -477,6 +481,7 @@ class Asset:
             **self._window.arrays(),
             **self.health.arrays(),
             **self.alert.arrays(),
+            **self.record.arrays(),
             **self._cleaner.arrays(),
             **({} if self._grid is None else self._grid.arrays()),
             **speeds,
@@ -495,6 +500,8 @@ class Asset:
         self._window.restore(arrays)
         self.health.restore(arrays)
         self.alert.restore(arrays)
+        if "record" in arrays:
+            self.record.restore(arrays)
         self._cleaner.restore(arrays)
         if self.group.levels.learning:
             self._past.restore(arrays)

@@ -23,6 +23,7 @@ from agent.group import Group
 from agent.labels import Life
 from agent.personal import personal, restored, ridge_of
 from agent.prognosis import Interval, error_h, predict_one
+from agent.record import Ended
 from contract.arrays import Arrays, Floats
 from contract.errors import ConfigError, ContractError
 from contract.release import Predictor, Release
@@ -121,8 +122,8 @@ class Pipeline:
         self.counts = Counts()
         self.facts: Facts = {}
         """Slow facts by asset."""
-        self.findings: list[Finding] = []
-        """Verdicts of the newest batch, to be kept with it."""
+        self.findings: list[Finding | Ended] = []
+        """Verdicts and ends of lives of the newest batch, to be kept with it."""
 
     def process(self, batch: Batch) -> list[Outcome]:
         """Take a batch; return what is to be said, in order.
@@ -259,6 +260,7 @@ class Pipeline:
         if judged.z is not None and judged.score is not None:
             # By what was judged now alone: an old score, told again, is no evidence.
             change = asset.alert.push(t_ns, judged.score, rul_h, asset.life)
+            self._record(asset, judged, judged.score, t_ns, change)
         else:
             change = asset.alert.expire(t_ns)
         if not due and not change:
@@ -269,6 +271,8 @@ class Pipeline:
         report = self._health(run, k, judged, predictor, rul_h, marks)
         outcomes: list[Outcome] = []
         if due:
+            if report.rul_h is not None:
+                asset.record.tell(t_ns, report.rul_h)
             asset.told_ns = t_ns
             outcomes.append(report)
         if change:
@@ -284,6 +288,18 @@ class Pipeline:
                 )
             )
         return outcomes
+
+    def _record(
+        self, asset: Asset, judged: health.Judged, score: float, t_ns: int, change: str
+    ) -> None:
+        """Count a judged vector; keep it, if an alert stands, until it is known what it was."""
+        tally = asset.group.tally
+        tally.watched_ns += asset.record.watched_ns(t_ns)
+        tally.judged += 1
+        tally.over += score >= 1.0
+        tally.raised += change == "raised"
+        if asset.alert.active and judged.z is not None:
+            asset.record.suspect(asset.alert.number, judged.z, judged.raw)
 
     def _health(
         self,
@@ -358,7 +374,11 @@ class Pipeline:
             meant = said.alert or newest
             word = alert.state
             if isinstance(said, Verdict):
-                self.findings.append(self._finding(asset, t_ns, said))
+                finding = self._finding(asset, t_ns, said)
+                self.findings.append(finding)
+                if said.verdict == "false_alarm" and finding.span is not None:
+                    found = asset.record.acquitted(finding.span.number)
+                    asset.group.acquit(*found)
             if meant != newest:
                 remark = f"{meant} is not the newest alert"
             elif isinstance(said, Verdict):
@@ -385,6 +405,8 @@ class Pipeline:
         closed = asset.flush(event.pos, self.counts)
         if closed is not None:
             self._judge([closed], outcomes)
+        if event.event != "started":
+            self.findings.append(_ended(asset, event))
         word = asset.alert.end(event.t_ns)
         if word or ref:
             outcomes.append(
@@ -452,6 +474,8 @@ class Pipeline:
             if group.personal is not None:
                 for key, array in group.personal.arrays().items():
                     arrays[f"class/{name}/{key}"] = array
+            for key, array in group.record().items():
+                arrays[f"class/{name}/{key}"] = array
             for key, array in group.levels.arrays().items():
                 arrays[f"class/{name}/levels/{key}"] = array
             if group.release is not None:
@@ -534,6 +558,25 @@ class Pipeline:
             if group.release is not None:
                 group.personal = restored(group.release, arrays)
             self._judge_own(group)
+        if "tally" in arrays:
+            group.restore_record(arrays)
+
+
+def _ended(asset: Asset, event: Event) -> Ended:
+    span = asset.alert.span()
+    own = span is not None and span.life == asset.life
+    told, error = asset.record.error_h(event.t_ns, asset.group.spec.cap_h)
+    return Ended(
+        asset.group.spec.name,
+        asset.name,
+        asset.life,
+        event.t_ns,
+        event.event,
+        asset.alert.id_of(asset.name, span) if own else "",
+        own and asset.alert.active,
+        told,
+        error,
+    )
 
 
 class _Head(msgspec.Struct):

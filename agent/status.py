@@ -7,8 +7,8 @@ import msgspec
 
 from agent.config import AgentConfig
 from agent.rollout import live_version
-from agent.store import open_readonly
-from contract.report import Alert, Health
+from agent.store import open_readonly, read_quality
+from contract.report import Alert, Health, Quality
 
 
 class Seen(msgspec.Struct):
@@ -23,6 +23,7 @@ class Seen(msgspec.Struct):
         health: the last report of each asset.
         alerts: those that stand.
         marked: values by ``channel.reason``, bad and uncertain, as of the last checkpoint.
+        quality: of the alerts, per asset class, as of then or of the newest verdict.
     """
 
     node: str
@@ -33,6 +34,7 @@ class Seen(msgspec.Struct):
     health: list[Health]
     alerts: list[Alert]
     marked: dict[str, int] = {}
+    quality: dict[str, Quality] = {}
 
 
 def read(config: AgentConfig) -> Seen:
@@ -59,6 +61,7 @@ def read(config: AgentConfig) -> Seen:
             health=health,
             alerts=[alert for alert in alerts if alert.stands],
             marked=_marked(db),
+            quality=read_quality(db),
         )
     finally:
         db.close()
@@ -67,6 +70,38 @@ def read(config: AgentConfig) -> Seen:
 def _marked(db: sqlite3.Connection) -> dict[str, int]:
     row = db.execute("SELECT value FROM meta WHERE key = 'marked'").fetchone()
     return msgspec.json.decode(row[0], type=dict[str, int]) if row else {}
+
+
+def _in_words(name: str, found: Quality) -> list[str]:
+    """Return how good a class's alerts are; what nobody's word stands behind is named estimate."""
+    lines = []
+    cases = f"{found.confirmed} right, {found.false_alarms} false, {found.missed} missed"
+    shares = [
+        f"{word} {value:.2f}"
+        for word, value in (
+            ("precision", found.precision),
+            ("recall", found.recall),
+            ("F1", found.f1),
+            ("accuracy", found.accuracy),
+        )
+        if value is not None
+    ]
+    if shares:
+        lines.append(f"alerts of {name}: {cases}; {', '.join(shares)}")
+    if found.machine_months > 0:
+        said = f"{found.raised} alerts in {found.machine_months:.2f} machine-months"
+        if found.false_alarms_per_month is not None:
+            said += f", {found.false_alarms_per_month:.2f} a month found false"
+        if found.estimate_alarms_per_month is not None:
+            said += f"; estimate without labels: at most {found.estimate_alarms_per_month:.2f}"
+        if found.estimate_over_limit is not None:
+            said += f", {found.estimate_over_limit:.2%} of vectors over the limit"
+        lines.append(f"alarm rate of {name}: {said}")
+    if found.rul_error_h is not None:
+        error = f"{found.rul_error_h:.1f} h from what came, of {found.rul_lives} lives"
+        lines.append(f"remaining life of {name}: told {error}")
+    lines += [f"retraining of {name} is asked for: {reason}" for reason in found.retrain]
+    return lines
 
 
 def as_json(seen: Seen) -> str:
@@ -80,6 +115,8 @@ def as_text(seen: Seen) -> str:
     for name, version in seen.live.items():
         judge = f"release {version}" if version else "its own models"
         lines.append(f"class {name}: judged by {judge}, {seen.lives.get(name, 0)} finished lives")
+    for name, found in seen.quality.items():
+        lines += _in_words(name, found)
     if seen.quarantined:
         reasons = ", ".join(f"{count} {reason}" for reason, count in seen.quarantined.items())
         lines.append(f"messages that could not be used: {reasons}")

@@ -304,6 +304,55 @@ class Verdict(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defa
     ref: Name = ""
 
 
+class Quality(msgspec.Struct, frozen=True, omit_defaults=True):
+    """How good the alerts of an asset class are on a node, since what judges there began to.
+
+    Cases are what is known: alerts that people judged or a failure proved right, failures and
+    faults without one, lives that ended otherwise without one.
+
+    Attributes:
+        confirmed: alerts that were right.
+        false_alarms: that were not.
+        not_found: of which nothing was found, which proves nothing.
+        missed: failures and faults without an alert.
+        spared: lives that were maintained or replaced, and had no alert: taken as healthy.
+        accuracy: right cases (``confirmed`` and ``spared``) over all; None: there are none.
+        precision: ``confirmed`` over those and ``false_alarms``.
+        recall: ``confirmed`` over those and ``missed``.
+        f1: their harmonic mean.
+        machine_months: watched, 730 hours each.
+        raised: alerts.
+        false_alarms_per_month: found to be such, per machine and month of 730 hours.
+        estimate_alarms_per_month: the same without anybody's word: all alerts that nothing proved
+            right; the false ones are at most so many.
+        estimate_over_limit: share of judged vectors over the limit, which ``alarm_rate`` allows for
+            healthy ones; no word of anybody's either.
+        rul_error_h: mean absolute error of the predictions that were told before failures.
+        rul_lives: of which that is.
+        drifting: machines that drift.
+        retrain: bounds that are crossed, in words: retraining is asked for.
+    """
+
+    confirmed: int = 0
+    false_alarms: int = 0
+    not_found: int = 0
+    missed: int = 0
+    spared: int = 0
+    accuracy: float | None = None
+    precision: float | None = None
+    recall: float | None = None
+    f1: float | None = None
+    machine_months: float = 0.0
+    raised: int = 0
+    false_alarms_per_month: float | None = None
+    estimate_alarms_per_month: float | None = None
+    estimate_over_limit: float | None = None
+    rul_error_h: float | None = None
+    rul_lives: int = 0
+    drifting: int = 0
+    retrain: tuple[str, ...] = ()
+
+
 class NodeStatus(msgspec.Struct, frozen=True):
     """How a node is: retained on its status topic, and the last will when it is gone.
 
@@ -321,6 +370,8 @@ class NodeStatus(msgspec.Struct, frozen=True):
         lives: finished lives known.
         live: release per asset class.
         events: life events committed.
+        quality: of the alerts, per asset class, as of the newest verdict, end of a life or
+            checkpoint; says when retraining is asked for.
     """
 
     node: str
@@ -335,6 +386,7 @@ class NodeStatus(msgspec.Struct, frozen=True):
     events: int = 0
     live: dict[str, int] = {}
     marked: dict[str, int] = {}
+    quality: dict[str, Quality] = {}
 
 
 class Measured(msgspec.Struct, frozen=True, omit_defaults=True):
