@@ -79,11 +79,6 @@ class AssetAlert:
         return self._count
 
     @property
-    def open(self) -> bool:
-        """Return whether it stands, or is owed an answer: till then it may be a fault."""
-        return self.active or self._owed
-
-    @property
     def state(self) -> AlertState:
         """Return the state in the standard's words."""
         if self._until_ns:

@@ -185,6 +185,6 @@ class Drift(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     warm: Annotated[int, msgspec.Meta(ge=300, le=10_000)] = 1000
     order: Annotated[int, msgspec.Meta(ge=1, le=16)] = 5
-    level: Rate = 10.3
+    level: Rate = 10.5
     variance: Rate = 9.2
     memory: Positive = 5000

@@ -321,7 +321,7 @@ def learnt_through(X: Floats, fault: slice, *, gated: bool) -> float:
     for i, x in enumerate(X):
         judge = cohort.judge()
         if gated:
-            judged = asset.push(x, x, cohort, judge, learn=not alert.open)
+            judged = asset.push(x, x, cohort, judge, learn=not alert.active)
         else:
             judged = asset.push(x, x, cohort, judge, learn=judge is None)
             if judged.z is not None:
