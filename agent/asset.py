@@ -119,7 +119,7 @@ class Run:
         if not group.levels.ready:
             return health.Judged(None)
         x = group.watched_of(self.X[k : k + 1])[0]
-        learn = self.sure(k) and not asset.alert.active
+        learn = self.sure(k) and not asset.alert.suspects
         return asset.health.push(x, self.rows[k], group.cohort, group.judge(), learn=learn)
 
     def sure(self, k: int) -> bool:

@@ -306,42 +306,54 @@ def auroc(healthy: Floats, faulty: Floats) -> float:
     return float((rank - len(faulty) ** 2 / 2.0) / (len(healthy) * len(faulty)))
 
 
-def learnt_through(X: Floats, fault: slice, *, gated: bool) -> float:
-    """Return how well trees that go on learning tell a fault that stands for long."""
+def learnt_through(X: Floats, fault: slice, mode: str) -> float:
+    """Return how well trees tell a fault that stands for long.
+
+    ``mode``: ``all``: they learn whatever comes; ``guarded``: as an asset does; ``first``: they
+    learn the first 200 vectors, and no more.
+    """
+    first = mode == "first"
     spec = AssetClass(
         "pump",
         tuple(Channel(f"c{i}", "mm/s") for i in range(X.shape[1])),
         stats=("last",),
         health=HalfSpace(
-            baseline=60, learn=10**9, memory=200, smoothing=0.3, on_delay=3, alarm_rate=0.01
+            baseline=60,
+            learn=200 if first else 10**9,
+            memory=0 if first else 200,
+            smoothing=0.3,
+            on_delay=3,
+            alarm_rate=0.01,
         ),
     )
     cohort, asset, alert = Cohort(spec), AssetHealth(spec), AssetAlert(spec)
     scores = np.zeros(len(X))
     for i, x in enumerate(X):
         judge = cohort.judge()
-        if gated:
-            judged = asset.push(x, x, cohort, judge, learn=not alert.active)
-        else:
+        if mode == "all":
             judged = asset.push(x, x, cohort, judge, learn=judge is None)
             if judged.z is not None:
                 cohort.count(judged.raw)
                 cohort.learn(judged.z[None, :])
+        else:
+            judged = asset.push(x, x, cohort, judge, learn=not alert.suspects)
         if judged.z is not None and judged.score is not None:
             scores[i] = judged.score
             alert.push(i, judged.score, None)
-    calm = scores[200 : fault.start]
-    return auroc(calm, scores[fault])
+    return auroc(scores[200 : fault.start], scores[fault])
+
+
+MODES = "all", "guarded", "first"
 
 
 def test_trees_that_go_on_learning_do_not_learn_the_fault() -> None:
     rng = np.random.default_rng(1)
     X = rng.normal(size=(2000, 4))
     X[900:, :2] += 3.5
-    fault = slice(900, 2000)
-    ungated, gated = (learnt_through(X, fault, gated=gate) for gate in (False, True))
-    assert gated > 0.95
-    assert ungated < gated - 0.1
+    learnt_all, guarded, first = (learnt_through(X, slice(900, 2000), mode) for mode in MODES)
+    assert guarded > 0.95
+    assert guarded > first - 0.02
+    assert learnt_all < guarded - 0.1
 
 
 def test_trees_do_not_learn_the_faults_of_real_recordings() -> None:
@@ -358,10 +370,12 @@ def test_trees_do_not_learn_the_faults_of_real_recordings() -> None:
         bad = np.array([float(row["anomaly"]) for row in rows]) > 0.5
         first = int(np.argmax(bad))
         fault = slice(first, first + int(bad.sum()))
-        found.append([learnt_through(X, fault, gated=gate) for gate in (False, True)])
-    ungated, gated = np.array(found).mean(axis=0)
-    print(f"AUROC on {len(files)} files: {ungated:.3f} learning all, {gated:.3f} guarded")
-    assert gated >= ungated - 0.01
+        found.append([learnt_through(X, fault, mode) for mode in MODES])
+    learnt_all, guarded, first = np.array(found).mean(axis=0)
+    print(f"AUROC: {learnt_all:.3f} learning all, {guarded:.3f} guarded, {first:.3f} the first")
+    assert guarded > learnt_all + 0.05
+    # What is best where a machine does not change: to learn its beginning and no more (the default).
+    assert first > guarded
 
 
 def test_a_class_may_go_without_remaining_life(tmp_path: Path) -> None:
