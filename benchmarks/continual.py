@@ -57,11 +57,11 @@ class Settings(NamedTuple):
     clip: float = 2.5
     penalty: float = 10.0
     half: float = 8000.0
-    slow: float = 0.1
+    slow: float = 0.3
     fast_half: float = 150.0
     fast_penalty: float = 400.0
     fade: float = 336.0
-    back: float = 0.5
+    back: float = 1.0
     solve: int = 7
 
 

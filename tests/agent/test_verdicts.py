@@ -374,7 +374,7 @@ def test_trees_do_not_learn_the_faults_of_real_recordings() -> None:
     learnt_all, guarded, first = np.array(found).mean(axis=0)
     print(f"AUROC: {learnt_all:.3f} learning all, {guarded:.3f} guarded, {first:.3f} the first")
     assert guarded > learnt_all + 0.05
-    # What is best where a machine does not change: to learn its beginning and no more (the default).
+    # Where a machine does not change it is best to learn its beginning and no more: the default.
     assert first > guarded
 
 
