@@ -121,9 +121,18 @@ class Engine:
             return self.store.seq, False
         if changed is not None:
             self._number(self.store.forget_unfinished(lambda asset: changed.goes_on(now, asset)))
+        else:
+            self.custody.begin(self.pipeline, seq, empty=seq == 0)
+        torn = self.store.seq > max(seq, self.store.last_seq())
         self.store.seq = max(self.store.seq, seq)
         self._replay(seq, changed, now)
-        if changed is not None:
+        if torn:
+            log.critical(
+                "the journal ends before what was said: the state goes on without its last batches",
+                extra={"batches": self.store.seq - max(seq, self.store.last_seq())},
+            )
+        if torn or changed is not None:
+            self.custody.gather(self.pipeline)
             self._seal()
             return self.store.seq, False
         return seq, seq == 0
@@ -143,8 +152,10 @@ class Engine:
                 batch = Batch.decode(body)
                 if changed is not None:
                     batch = self._what_goes_on(batch, changed, now)
-                # What it says was said, and committed, the first time.
-                self.pipeline.process(batch)
+                outcomes = self.pipeline.process(batch)
+                if number > self.store.done:
+                    # The end came between its commit and that of what came of it.
+                    self._keep(batch, outcomes, noted=changed is None)
             except ContractError as error:
                 log.warning(
                     "a journalled batch was skipped", extra={"seq": number, "error": str(error)}
@@ -185,13 +196,15 @@ class Engine:
 
     def _seal(self) -> None:
         """Let restarts begin with this state: what was journalled before means something else."""
+        before = self.store.seq
+        self.store.cut_journal()
         for _ in range(2):  # the checkpoint before the newest, too
             self.store.begin()
             self.store.journal(Batch([], []).encode())
             self.store.commit()
             self.store.checkpoint(*self.pipeline.arrays())
         if self.store.meta("checkpointed", "0") == str(self.store.seq):
-            self.store.forget_journal(self.store.seq - 1)
+            self.store.forget_journal(before)
 
     def process(self, batch: Batch, rejected: list[Rejected] | None = None) -> list[Outcome]:
         """Journal, judge and commit one batch; after this it may be acknowledged."""
@@ -199,14 +212,7 @@ class Engine:
         outcomes = self.pipeline.process(batch)
         # Behind the processing, which finds the features of bursts; one transaction all the same.
         self.store.journal(batch.encode(waveforms=self.config.keep.waveforms))
-        for finding in self.pipeline.findings:
-            if isinstance(finding, Ended):
-                self.store.note_ended(finding)
-            else:
-                self.store.note_verdict(finding)
-        if outcomes:
-            self.store.add_results([_result(outcome) for outcome in outcomes])
-        self.custody.note(batch, outcomes, self.pipeline)
+        self._keep(batch, outcomes)
         if rejected:
             self.store.quarantine(rejected, self.config.limits.quarantine)
             for message in rejected:
@@ -214,9 +220,6 @@ class Engine:
         if batch.swap:
             live = f"{batch.swap.version} {batch.swap.digest}"
             self.store.set_meta(f"live/{batch.swap.asset_class}", live)
-            self.store.judged_anew(batch.swap.asset_class)
-        if self.pipeline.findings or batch.swap:
-            self._look_at_quality()
         began = time.monotonic()
         self.store.commit()
         self.commit_s = time.monotonic() - began
@@ -248,6 +251,22 @@ class Engine:
         self.quality = found
         self.store.set_meta("quality", _json.encode(found).decode())
         return True
+
+    def _keep(self, batch: Batch, outcomes: list[Outcome], *, noted: bool = True) -> None:
+        """Write down what came of a batch, in its transaction."""
+        for finding in self.pipeline.findings:
+            if isinstance(finding, Ended):
+                self.store.note_ended(finding)
+            else:
+                self.store.note_verdict(finding)
+        if batch.swap:
+            self.store.judged_anew(batch.swap.asset_class)
+        if self.pipeline.findings or batch.swap:
+            self._look_at_quality()
+        if outcomes:
+            self.store.add_results([_result(outcome) for outcome in outcomes])
+        if noted:
+            self.custody.note(batch, outcomes, self.pipeline)
 
     def _count(self, message: Rejected) -> None:
         seen = self.rejected.get(message.reason, 0)
@@ -369,7 +388,7 @@ def run(config: AgentConfig, stopping: Callable[[], bool], intake: Intake) -> No
         site, node = config.node.site, config.name
         status_topic = topics.status_topic(site, node)
         gone = _json.encode(NodeStatus(node=node, online=False))
-        assembler = Assembler(config)
+        assembler = Assembler(config, assets=engine.pipeline.assets)
         link = Link(
             config.mqtt,
             client_id=f"runout-{site}-{node}",
@@ -407,7 +426,9 @@ def run(config: AgentConfig, stopping: Callable[[], bool], intake: Intake) -> No
             from agent.page.server import Page  # noqa: PLC0415
 
             page = Page(config.web, config.state)
-            loop.logbook = Logbook(engine, link, sources, publisher, intake, page.show)
+            loop.logbook = Logbook(
+                engine, link, sources, publisher, intake, page.show, advisory.couriers
+            )
             opened.callback(loop.logbook.close)
             opened.callback(page.close)
             page.open()

@@ -4,7 +4,7 @@ What cannot be used is told, never dropped unsaid: a message is used whole or no
 formats of one reading a line, where a bad line costs no other.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -159,6 +159,11 @@ class _Gathered:
 class Assembler:
     """Puts batches together from what arrived.
 
+    Args:
+        config: of the agent.
+        assets: that the agent knows; of another nothing is done but to take its readings, and to
+            begin its life. None: of any that matches a pattern.
+
     Attributes:
         unknown_channels: how often a message named a channel its class does not have, per name.
         filters: topic filters to subscribe to, with the quality of service.
@@ -166,8 +171,11 @@ class Assembler:
         say: what is to be published in answer: Sparkplug's requests.
     """
 
-    def __init__(self, config: AgentConfig) -> None:
+    def __init__(self, config: AgentConfig, *, assets: Collection[str] | None = None) -> None:
         self._config = config
+        self._assets = assets
+        self._taken_on: set[str] = set()
+        """Assets that batches were put together of; bounded by ``limits.assets``."""
         self._routes = Routes(config)
         self._future_ns = round(config.limits.future_s * 1e9)
         self._classes: dict[str, AssetClass] = {}
@@ -250,11 +258,22 @@ class Assembler:
             raise DecodeError(
                 "asset", f"asset {asset!r} matches no pattern of [assets] in the config"
             )
-        if len(self._classes) >= self._config.limits.assets:
-            most = self._config.limits.assets
-            raise DecodeError("asset", f"asset {asset!r}: over limits.assets = {most}")
-        self._classes[asset] = found
+        if len(self._classes) < MOST_TOPICS:
+            self._classes[asset] = found
         return found
+
+    def _knows(self, asset: str) -> bool:
+        return asset in self._taken_on or (self._assets is not None and asset in self._assets)
+
+    def _take_on(self, assets: Iterable[str]) -> None:
+        """Let there be these assets: all, or none where they would be too many."""
+        new = {asset for asset in assets if not self._knows(asset)}
+        if not new:
+            return
+        most = self._config.limits.assets
+        if len(self._taken_on.union(self._assets or ())) + len(new) > most:
+            raise DecodeError("asset", f"asset {min(new)!r}: over limits.assets = {most}")
+        self._taken_on |= new
 
     def _target(self, arrival: Arrival) -> Target:
         if arrival.over:
@@ -281,6 +300,14 @@ class Assembler:
     def _event(self, target: Target, arrival: Arrival, pos: int) -> Event:
         t_ns, word, detail = commands.decode(target.leaf, arrival.payload, arrival.at_ns)
         self._check_time(t_ns, t_ns, arrival.at_ns)
+        if word == "started":  # a life may be said to begin before its first reading
+            self._take_on((target.asset,))
+        elif self._assets is not None and not self._knows(target.asset):
+            raise DecodeError(
+                "asset",
+                f"{word!r} of asset {target.asset!r}, of which no reading has come: is that its "
+                "name?",
+            )
         return Event(pos, target.asset, t_ns, word, detail)
 
     def _check_time(self, first_ns: int, last_ns: int, at_ns: int) -> None:
@@ -330,6 +357,7 @@ class Assembler:
         if len(blocks) > 1 or target.format == "sparkplug":
             blocks = self._known(blocks, target)
         ready = [self._ready(block, target, at_ns) for block in blocks]
+        self._take_on(one.asset if isinstance(one, Shot) else one[0] for one in ready)
         for one in ready:
             if isinstance(one, Shot):
                 shots.append(one._replace(pos=pos))
@@ -395,7 +423,9 @@ class Assembler:
             row = g.empty.copy()
             row[column] = value
         self._check_time(t_ns, t_ns, arrival.at_ns)
-        gathered[target.asset] = g
+        if target.asset not in gathered:
+            self._take_on((target.asset,))
+            gathered[target.asset] = g
         g.add_row(t_ns, row, pos, whole=target.whole or g.width == 1)
         return True
 

@@ -11,7 +11,7 @@ from agent.alerts import AssetAlert
 from agent.batch import Rows, Shot
 from agent.clean import QUALITY, Cleaner, Quality, Reason
 from agent.drift import KINDS, Watch
-from agent.features.levels import Past
+from agent.features.levels import Kept, Past
 from agent.features.window import Window
 from agent.frame import Frame, Joined
 from agent.group import Group
@@ -195,8 +195,11 @@ class Asset:
         self._facts = np.array([facts.get(name, np.nan) for name in names], dtype=np.float64)
 
     def begin_life(self) -> None:
-        """Forget the last life; time goes on."""
-        self.life += 1
+        """Forget the last life; time goes on.
+
+        A life without a row is none: a start that follows the failure before it is the same one's.
+        """
+        self.life += self._born_ns != NEVER
         self._window.reset()
         self.health.reset()
         self.record.reset()
@@ -303,7 +306,7 @@ class Asset:
         levelled = self._levelled(joined.t_ns, values)
         rows, X = self._features(levelled)
         if len(rows):
-            X = self._with_more(X, joined.t_ns[rows])
+            X = self._with_more(X, joined.t_ns[rows], self._born_ns)
         doubtful = self._doubtful(doubt, rows, len(values))
         if not len(rows):
             return None
@@ -319,30 +322,29 @@ class Asset:
             self._past.add(t_ns, values)
         return levels.apply(values) if levels.ready else values
 
-    @property
-    def past(self) -> Floats:
-        """Return the rows ``(n, C)`` of this life that are kept to learn levels from."""
-        return self._past.all()[1]
+    def past(self) -> Kept:
+        """Return the rows of this life that are kept to learn levels from."""
+        t_ns, rows = self._past.all()
+        whole = self._past.total == len(rows)
+        return Kept(self.name, self.life, self._born_ns, t_ns, rows, whole=whole)
 
-    def live_again(self) -> tuple[NDArray[np.int64], Floats]:
-        """Take the rows that are kept into the window anew, now that there are levels.
+    def live_again(self, life: Kept) -> tuple[NDArray[np.int64], Floats]:
+        """Take the rows of a life of this asset into the window anew, by the levels of now.
 
         Returns:
             times ``(k,)`` and vectors ``(k, F)``: those of the life so far.
         """
-        t_ns, values = self._past.all()
         self._window.reset()
-        self.health.reset()
-        rows, X = self._features(self.group.levels.apply(values))
-        return t_ns[rows], self._with_more(X, t_ns[rows])
+        rows, X = self._features(self.group.levels.apply(life.rows))
+        return life.t_ns[rows], self._with_more(X, life.t_ns[rows], life.born_ns)
 
-    def _with_more(self, X: Floats, t_ns: NDArray[np.int64]) -> Floats:
+    def _with_more(self, X: Floats, t_ns: NDArray[np.int64], born_ns: int) -> Floats:
         """Return vectors with what is known of an asset beside its readings."""
         more = [X]
         if len(self._facts):
             more.append(np.tile(self._facts, (len(X), 1)))
         if self.group.spec.age:
-            age_h = (t_ns - self._born_ns) / 3.6e12
+            age_h = (t_ns - born_ns) / 3.6e12
             more.append(np.stack([age_h, np.log1p(age_h)], axis=1))
         return X if len(more) == 1 else np.concatenate(more, axis=1)
 

@@ -14,6 +14,7 @@ from typing import NoReturn
 from agent.evidence import options as evidence
 from agent.files import options
 from agent.say import options as say
+from agent.train import options as training
 from contract.errors import BrokenError, RunoutError
 
 
@@ -77,6 +78,9 @@ def _parser() -> argparse.ArgumentParser:
     status = command("status", _status, "Show what the agent knows; it may be running or not.")
     status.add_argument("--json", action="store_true", help="one JSON object, for programs")
     options.add(command("replay", _replay, "Run recorded files through the agent's pipeline."))
+    training.train(command("train", _train, training.TRAIN))
+    training.select(command("select", _select, training.SELECT))
+    training.reproduce(command("reproduce", _reproduce, training.REPRODUCE, config=False))
     say.add(command)
     evidence.explain(command("explain", _explain, evidence.EXPLAIN, config=False))
     evidence.export(command("export", _export, evidence.EXPORT))
@@ -201,6 +205,33 @@ def _export(arguments: argparse.Namespace) -> int:
     from agent.export import command
 
     return command(arguments)
+
+
+def _one_thread() -> None:
+    # As for run: with more threads, linear algebra would round otherwise.
+    for name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"):
+        os.environ.setdefault(name, "1")
+
+
+def _train(arguments: argparse.Namespace) -> int:
+    _one_thread()
+    from agent.train.command import train
+
+    return train(arguments)
+
+
+def _reproduce(arguments: argparse.Namespace) -> int:
+    _one_thread()
+    from agent.train.command import reproduce
+
+    return reproduce(arguments)
+
+
+def _select(arguments: argparse.Namespace) -> int:
+    _one_thread()
+    from agent.train.select import select
+
+    return select(arguments)
 
 
 def _node(arguments: argparse.Namespace) -> int:

@@ -140,7 +140,8 @@ class Keep(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         waveforms: keep bursts in the journal; False: their features only, so that an alert shows
             no waveform.
         evidence_mb: of what alerts are explained from; 0: none is kept.
-        wait_ms: after the first message of a batch, so that more of them share its commit; 0: none.
+        wait_ms: after the first message of a batch, so that more of them share its commit; results
+            come so much later; 0: none. A card lives by it: see ``docs/durability.md``.
     """
 
     power_loss_safe: bool = True
@@ -150,7 +151,7 @@ class Keep(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     lives: Count = 500
     waveforms: bool = True
     evidence_mb: Annotated[float, msgspec.Meta(ge=0)] = 32.0
-    wait_ms: Annotated[float, msgspec.Meta(ge=0, le=1000)] = 0.0
+    wait_ms: Annotated[float, msgspec.Meta(ge=0, le=2000)] = 0.0
 
 
 class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

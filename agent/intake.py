@@ -8,6 +8,8 @@ from typing import NamedTuple
 
 MOST_BYTES = 256 * 1024
 """Of payload in one batch: enough to share a commit, little enough to be decoded in 60 MB."""
+ENOUGH = 500
+"""Messages beyond which none is waited for: half of what a broker sends unacknowledged."""
 
 
 class Arrival(NamedTuple):
@@ -50,6 +52,10 @@ class Intake:
     def _full(self) -> bool:
         return len(self._waiting) >= self._size or self._bytes >= self._most_bytes
 
+    @property
+    def _enough(self) -> bool:
+        return len(self._waiting) >= ENOUGH or self._bytes >= MOST_BYTES or self._full
+
     def put(self, arrival: Arrival) -> None:
         """Add a message; called from a source's thread, waits while the intake is full."""
         self.put_all((arrival,))
@@ -65,13 +71,14 @@ class Intake:
             was_empty = not self._waiting
             self._waiting.extend(arrivals)
             self._bytes += size
-            if was_empty:
+            if was_empty or self._enough:
                 self._changed.notify_all()
 
     def take(self, timeout_s: float, more_s: float = 0.0) -> list[Arrival]:
         """Return what waits, up to ``MOST_BYTES``; after ``timeout_s`` if there is nothing yet.
 
-        ``more_s``: where there is something, wait so long for more that shares its commit.
+        ``more_s``: where there is something, wait so long for more that shares its commit, unless
+        there is enough.
         """
         deadline = time.monotonic() + timeout_s
         with self._changed:
@@ -82,7 +89,7 @@ class Intake:
                 self._changed.wait(left)
             if more_s and self._waiting:
                 deadline = time.monotonic() + more_s
-                while not self._full:
+                while not self._enough and not self._interrupted:
                     left = deadline - time.monotonic()
                     if left <= 0:
                         break

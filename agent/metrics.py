@@ -31,6 +31,7 @@ def exposition(snapshot: Snapshot, *, healthy: bool | None = None) -> bytes:
     _quality(page, snapshot.classes)
     _broker(page, snapshot)
     _sources(page, snapshot)
+    _notices(page, snapshot)
     page.histogram(
         "processing_seconds", "From a message's arrival to its commit.", snapshot.latency
     )
@@ -89,6 +90,13 @@ def _node(page: _Page, snapshot: Snapshot) -> None:
     page.one("turn_time_seconds", "gauge", "Since 1970, when the main loop said this.", snapshot.at)
     page.one("resident_memory_bytes", "gauge", "Memory.", process.resident_bytes or None)
     page.one("cpu_seconds_total", "counter", "Processor time.", process.cpu_s)
+    page.one(
+        "written_bytes_total",
+        "counter",
+        "That the process made the system write to disks.",
+        process.written_bytes or None,
+    )
+    page.one("store_syncs_total", "counter", "Flushes to the disk.", files.syncs)
     page.one("journal_bytes", "gauge", "Readings in the journal.", files.journal_bytes)
     page.one("store_bytes", "gauge", "The database and its log.", files.store_bytes)
     page.one(
@@ -206,6 +214,18 @@ def _assets(page: _Page, snapshot: Snapshot) -> None:
         each(lambda a: _seconds(a.report.rul_h)),
     )
     said(
+        "asset_remaining_life_low_seconds",
+        "Lower end of the interval round it.",
+        "least",
+        each(lambda a: _seconds(a.report.rul_low_h)),
+    )
+    said(
+        "asset_remaining_life_high_seconds",
+        "Upper end of the interval round it; the cap stands for it and all above.",
+        "most",
+        each(lambda a: _seconds(a.report.rul_high_h)),
+    )
+    said(
         "asset_remaining_life_error_seconds",
         "Its root mean square error on held-out lives.",
         "most",
@@ -294,6 +314,36 @@ def _sources(page: _Page, snapshot: Snapshot) -> None:
     ):
         found = {source.name: int(getattr(source, field)) for source in snapshot.sources}
         page.many(name, kind, text, _capped(found, MOST_SOURCES, ("source",)))
+
+
+def _notices(page: _Page, snapshot: Snapshot) -> None:
+    # At most as many channels as the configuration may have.
+    found = [((("channel", channel.name),), channel) for channel in snapshot.channels]
+    page.many(
+        "notices_total",
+        "counter",
+        "Notices by what became of them, since the channel has its file; failed: attempts.",
+        [
+            ((*label, ("outcome", outcome)), float(getattr(channel, outcome)))
+            for label, channel in found
+            for outcome in ("sent", "failed", "given_up", "dropped")
+        ],
+    )
+    page.many(
+        "notices_waiting", "gauge", "Not sent yet.", [(label, c.waiting) for label, c in found]
+    )
+    page.many(
+        "notices_waiting_since_seconds",
+        "gauge",
+        "Since 1970, when the oldest of them was made.",
+        [(label, c.oldest) for label, c in found],
+    )
+    page.many(
+        "notices_alive",
+        "gauge",
+        "1 while the thread that sends them runs.",
+        [(label, float(c.alive)) for label, c in found],
+    )
 
 
 def _grouped(assets: Iterable[SeenAsset]) -> dict[str, list[SeenAsset]]:

@@ -89,6 +89,7 @@ class Contract(Assembler):
     ) -> Shot | tuple[str, NDArray[np.int64], Floats]:
         ready = super()._ready(found, target, at_ns)
         asset = ready.asset if isinstance(ready, Shot) else ready[0]
+        self._take_on((asset,))  # before anything is noted of it: what is noted is bounded, too
         spec = self.class_of(asset)
         known = {c.name for c in spec.channels} | {wave.name for wave in spec.waveforms}
         names, units = _told(found, target.leaf)

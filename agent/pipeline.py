@@ -19,6 +19,7 @@ from agent.batch import Batch, Event, Rows, Swap
 from agent.bursts import among_rows
 from agent.config import AgentConfig
 from agent.facts import Facts
+from agent.features.levels import Kept
 from agent.group import Group
 from agent.labels import Life
 from agent.personal import personal, restored, ridge_of
@@ -281,8 +282,8 @@ class Pipeline:
                     asset.name,
                     change,
                     t_ns,
-                    score=judged.score or 0.0,
-                    rul_h=report.rul_h,
+                    newest=(judged.score or 0.0, report.rul_h),
+                    interval=group.interval,
                     judged_by=report.judged_by,
                     reasons=health.why(judged, group.parts),
                 )
@@ -355,7 +356,7 @@ class Pipeline:
             self.counts.repeated += 1
             return
         if isinstance(said, LifeEvent):
-            self._life_event(asset, event, said.ref, outcomes)
+            self._life_event(asset, event, said, outcomes)
         else:
             outcomes.append(self._command(asset, event.t_ns, said))
 
@@ -386,7 +387,13 @@ class Pipeline:
             else:
                 word = alert.acknowledge()
         return alert.report(
-            asset.name, word, t_ns, judged_by=asset.group.version, remark=remark, ref=said.ref
+            asset.name,
+            word,
+            t_ns,
+            interval=asset.group.interval,
+            judged_by=asset.group.version,
+            remark=remark,
+            ref=said.ref,
         )
 
     def _finding(self, asset: Asset, t_ns: int, said: Verdict) -> Finding:
@@ -400,28 +407,33 @@ class Pipeline:
             span,
         )
 
-    def _life_event(self, asset: Asset, event: Event, ref: str, outcomes: list[Outcome]) -> None:
+    def _life_event(
+        self, asset: Asset, event: Event, said: LifeEvent, outcomes: list[Outcome]
+    ) -> None:
         self.counts.events += 1
-        closed = asset.flush(event.pos, self.counts)
-        if closed is not None:
-            self._judge([closed], outcomes)
-        if event.event != "started":
+        run = asset.flush(event.pos, self.counts)
+        if run is not None:
+            self._judge([run], outcomes)
+        group, newest = asset.group, asset.alert.newest
+        if event.event != "started" and asset.begun:
             self.findings.append(_ended(asset, event))
-        word = asset.alert.end(event.t_ns)
-        if word or ref:
+        closed = asset.alert.end(event.t_ns)
+        if closed or said.ref:
             outcomes.append(
                 asset.alert.report(
                     asset.name,
-                    word or "normal",
+                    "normal",
                     event.t_ns,
-                    score=0.0,
-                    judged_by=asset.group.version,
-                    ref=ref,
+                    newest=newest,
+                    interval=group.interval,
+                    judged_by=group.version,
+                    event=said.event if closed else "",
+                    remark="" if closed else f"{said.event}: noted",
+                    ref=said.ref,
                 )
             )
-        group = asset.group
         if group.levels.learning:
-            self._learn_levels(asset)
+            self._learn_levels(asset, failed=event.event == "failed")
         if event.event != "failed":
             self._lives.forget(asset.name, asset.life)
         elif self._lives.finish(group.spec, asset.name, asset.life, event.t_ns):
@@ -438,18 +450,35 @@ class Pipeline:
             lives = self._lives.training(group.spec, self._ended.get(group.spec.name))
             group.personal = personal(group.release, self._config.name, lives)
 
-    def _learn_levels(self, ended: Asset) -> None:
-        """Learn the levels of a life that has ended; with the first of them, all begin to count."""
+    def _learn_levels(self, ended: Asset, *, failed: bool) -> None:
+        """Learn the levels of a life that has ended.
+
+        While they are still learnt, each life's vectors are made anew by what is known now: those
+        of the first would else be of levels that hardly anything was known of.
+        """
         group = ended.group
-        before = group.levels.ready
-        group.levels.learn(ended.past)
-        if before or not group.levels.ready:
-            return
-        for _, asset in sorted(self.assets.items()):
-            if asset.group is group:
-                for t_ns, x in zip(*asset.live_again(), strict=True):
-                    if np.isfinite(x).all():
-                        self._lives.add(asset.name, asset.life, int(t_ns), x)
+        first = not group.levels.ready
+        if group.levels.learn(ended.past(), failed=failed):
+            for life in group.levels.kept:
+                if life.whole:
+                    # In a window of its own: the asset's may be in its next life.
+                    self._live_again(Asset(life.asset, group), life)
+            for _, asset in sorted(self.assets.items()):
+                if asset.group is group and asset is not ended:
+                    self._live_again(asset, asset.past())
+                    if first:
+                        asset.health.reset()
+            group.rul.forget()
+        group.levels.settle()
+
+    def _live_again(self, asset: Asset, life: Kept) -> None:
+        asset.know(self.facts.get(asset.name, {}))
+        t_ns, X = asset.live_again(life)
+        if life.whole:
+            self._lives.forget(life.asset, life.life)
+            for at_ns, x in zip(t_ns.tolist(), X, strict=True):
+                if np.isfinite(x).all():
+                    self._lives.add(life.asset, life.life, at_ns, x)
 
     def _judge_own(self, group: Group) -> None:
         """Judge the models of remaining life by the lives that were held out."""

@@ -14,7 +14,7 @@ class Target(NamedTuple):
 
     Attributes:
         asset: of the readings.
-        leaf: a channel; ``readings``, ``event``, or a leaf of our own results.
+        leaf: a channel; ``readings``, ``event``, ``command``, ``verdict``, or one of our results.
         format: ``auto`` or the name of a decoder, see ``agent.decode``.
         whole: whether one message speaks of all channels it ever would at its time.
         units: by channel, where they are not the unit that the class declares.

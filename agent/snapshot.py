@@ -96,6 +96,34 @@ class SeenClass(msgspec.Struct, frozen=True):
     quality: Quality
 
 
+class SeenChannel(msgspec.Struct, frozen=True):
+    """One channel of notices; counts since it has its file, see ``agent.notify.outbox.Counts``.
+
+    Attributes:
+        name: of the channel.
+        kind: of the channel.
+        alive: whether its thread runs.
+        sent: taken on by the other side.
+        failed: attempts that failed.
+        given_up: notices refused, or not sent for too long.
+        dropped: notices that gave way because too many waited.
+        waiting: at present.
+        oldest: when the oldest of these was made, seconds since 1970 UTC; None: none waits.
+        trouble: why the newest attempt failed, or its file cannot be used; empty: all is well.
+    """
+
+    name: str
+    kind: str
+    alive: bool
+    sent: int
+    failed: int
+    given_up: int
+    dropped: int
+    waiting: int
+    oldest: float | None
+    trouble: str
+
+
 class Broker(msgspec.Struct, frozen=True):
     """The broker, and what is not with it yet.
 
@@ -124,11 +152,13 @@ class Files(msgspec.Struct, frozen=True):
     Attributes:
         journal_bytes: of readings in the journal.
         store_bytes: of the database and its log.
+        syncs: flushes to the disk since the process began; SQLite's own are a few an hour more.
         checkpoint: seconds since 1970 UTC when the last was written; None: there is none yet.
     """
 
     journal_bytes: int
     store_bytes: int
+    syncs: int
     checkpoint: float | None
 
 
@@ -139,11 +169,13 @@ class Process(msgspec.Struct, frozen=True):
         started: seconds since 1970 UTC.
         resident_bytes: memory; 0 where the system does not say.
         cpu_s: of processor time, user and system.
+        written_bytes: that it made the system write to disks; 0 where the system does not say.
     """
 
     started: float
     resident_bytes: int
     cpu_s: float
+    written_bytes: int
 
 
 class Snapshot(msgspec.Struct, frozen=True):
@@ -172,6 +204,7 @@ class Snapshot(msgspec.Struct, frozen=True):
         alerts: last changes of state, oldest first.
         classes: what judges.
         sources: other than MQTT.
+        channels: of notices.
         broker: and the results that wait for it.
         files: the agent's own.
         process: the agent's own.
@@ -202,6 +235,7 @@ class Snapshot(msgspec.Struct, frozen=True):
     alerts: tuple[Alert, ...]
     classes: tuple[SeenClass, ...]
     sources: tuple[SeenSource, ...]
+    channels: tuple[SeenChannel, ...]
     broker: Broker
     files: Files
     process: Process

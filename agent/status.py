@@ -8,7 +8,12 @@ import msgspec
 from agent.config import AgentConfig
 from agent.rollout import live_version
 from agent.store import open_readonly, read_quality
-from contract.report import Alert, Health, Quality
+from agent.wording import within
+from contract.report import Alert, AlertState, Health, Quality
+
+_ORDER: tuple[AlertState, ...] = (
+    "unacknowledged", "latched", "returned", "acknowledged", "shelved", "normal",
+)  # fmt: skip
 
 
 class Seen(msgspec.Struct):
@@ -19,11 +24,13 @@ class Seen(msgspec.Struct):
         live: release that judges, per asset class; 0: the device's own models.
         lives: finished lives kept, per asset class.
         quarantined: messages kept that could not be used, by reason.
+        refused: topic of the newest of them, and why it could not be used; empty: there is none.
         rollouts: the last releases offered: version, verdict, reason.
         health: the last report of each asset.
-        alerts: those that stand.
+        alerts: those that stand, are shelved, or are still to be acknowledged.
         marked: values by ``channel.reason``, bad and uncertain, as of the last checkpoint.
         quality: of the alerts, per asset class, as of then or of the newest verdict.
+        left: hours left of each asset, in words; empty: they are not known.
     """
 
     node: str
@@ -35,6 +42,8 @@ class Seen(msgspec.Struct):
     alerts: list[Alert]
     marked: dict[str, int] = {}
     quality: dict[str, Quality] = {}
+    left: dict[str, str] = {}
+    refused: tuple[str, ...] = ()
 
 
 def read(config: AgentConfig) -> Seen:
@@ -59,9 +68,14 @@ def read(config: AgentConfig) -> Seen:
                 "SELECT version, verdict, reason FROM rollout ORDER BY id DESC LIMIT 5"
             ).fetchall(),
             health=health,
-            alerts=[alert for alert in alerts if alert.stands],
+            alerts=[alert for alert in alerts if alert.now != "normal"],
             marked=_marked(db),
             quality=read_quality(db),
+            refused=db.execute(
+                "SELECT topic, text FROM quarantine ORDER BY id DESC LIMIT 1"
+            ).fetchone()
+            or (),
+            left={report.asset: _left(config, report) for report in health},
         )
     finally:
         db.close()
@@ -104,6 +118,13 @@ def _in_words(name: str, found: Quality) -> list[str]:
     return lines
 
 
+def _left(config: AgentConfig, report: Health) -> str:
+    spec = config.class_of(report.asset)
+    if report.rul_h is None:
+        return ""
+    return f"{report.rul_h:.0f} h{'' if spec is None else within(report, spec)}"
+
+
 def as_json(seen: Seen) -> str:
     """Return one JSON object."""
     return msgspec.json.encode(seen).decode()
@@ -120,6 +141,8 @@ def as_text(seen: Seen) -> str:
     if seen.quarantined:
         reasons = ", ".join(f"{count} {reason}" for reason, count in seen.quarantined.items())
         lines.append(f"messages that could not be used: {reasons}")
+    if seen.refused:
+        lines.append("  the newest: {}: {}".format(*seen.refused))
     if seen.marked:
         most = sorted(seen.marked.items(), key=lambda one: -one[1])[:10]
         said = ", ".join(f"{count} {key}" for key, count in most)
@@ -127,20 +150,23 @@ def as_text(seen: Seen) -> str:
     for version, verdict, reason in seen.rollouts:
         lines.append(f"release {version} {verdict}: {reason}")
     width = max([len(report.asset) for report in seen.health] + [5])
-    lines += ["", f"{'asset':{width}}  health  state     left     as of             why"]
+    wide = max([len(text) for text in seen.left.values()] + [4])
+    lines += ["", f"{'asset':{width}}  health  state     {'left':{wide}}  as of             why"]
     for report in sorted(seen.health, key=lambda r: (r.health is None, r.health or 0.0)):
         index = "   -  " if report.health is None else f"{report.health:6.2f}"
-        left = "    -" if report.rul_h is None else f"{report.rul_h:5.0f}"
+        left = seen.left.get(report.asset) or "-"
         when = datetime.fromtimestamp(report.t, UTC).strftime("%Y-%m-%d %H:%M")
         why = ", ".join(f"{w.channel} {w.share:.0%}" for w in report.why)
-        lines.append(
-            f"{report.asset:{width}}  {index}  {report.state:8}  {left} h  {when}  {why}".rstrip()
-        )
+        line = f"{report.asset:{width}}  {index}  {report.state:8}  {left:{wide}}  {when}  {why}"
+        lines.append(line.rstrip())
         if report.drift:
             said = ", ".join(f"{d.channel or 'the score'} {d.change}" for d in report.drift)
             lines.append(f"{'':{width}}  drifts ({report.drift_of}): {said}")
     if not seen.health:
         lines.append("(nothing judged yet)")
-    lines += ["", "alerts that stand:"] if seen.alerts else ["", "no alert stands"]
-    lines += [f"  {alert.text}" for alert in seen.alerts]
+    lines += ["", "alerts, by their ids:"] if seen.alerts else ["", "no alert"]
+    ids = max([len(alert.id) for alert in seen.alerts] + [0])
+    for alert in sorted(seen.alerts, key=lambda one: _ORDER.index(one.now)):
+        text = alert.text.removesuffix(f" [{alert.id}]")
+        lines.append(f"  {alert.id:{ids}}  {alert.now:14}  {text}")
     return "\n".join(lines)

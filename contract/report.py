@@ -143,6 +143,7 @@ AlertWord = Literal[
 ]
 AlertState = Literal["normal", "unacknowledged", "acknowledged", "returned", "latched", "shelved"]
 VerdictWord = Literal["confirmed", "false_alarm", "not_found"]
+LifeWord = Literal["started", "maintained", "failed", "replaced"]
 STANDING = frozenset({"raised", "escalated", "unacknowledged", "acknowledged", "unshelved"})
 
 
@@ -156,20 +157,24 @@ class Alert(msgspec.Struct, frozen=True, tag_field="type", tag="alert"):
             be acknowledged again. ``acknowledged``: by a person, and it stands. ``returned``: what
             raised it is over. ``latched``: so it is, but it is held until it is acknowledged.
             ``shelved``, ``unshelved``: hidden for a while, and back because it stands.
-            ``unacknowledged``, ``normal``: an answer that changed nothing, or ended what was owed.
+            ``unacknowledged``, ``normal``: an answer that changed nothing, or ended what was owed;
+            with ``event``: closed, whatever it was.
         t: seconds since 1970 UTC, of the data or of the command, when the state changed.
         since: when the score first went over the limit and stayed.
         score: at the change; 1 is the limit.
         rul_h: hours left, or None.
         judged_by: release that judged.
         why: the channels that contribute most.
-        text: the same in words.
+        text: the same in words, its id at the end.
         replayed: as of health.
         now: the state that it is in, in the standard's words; ``returned``: unacknowledged, too.
         severity: the worst it has been.
         until: seconds since 1970 UTC, of the data, up to which it is shelved.
         verdict: what was found when it was looked into; empty: nobody has said.
         ref: of the command that this answers.
+        rul_low_h: hours between which the truth lies ...
+        rul_high_h: ... as of health.
+        event: life event that closed it; empty: none did.
     """
 
     id: str
@@ -188,6 +193,9 @@ class Alert(msgspec.Struct, frozen=True, tag_field="type", tag="alert"):
     until: float | None = None
     verdict: VerdictWord | Literal[""] = ""
     ref: str = ""
+    rul_low_h: float | None = None
+    rul_high_h: float | None = None
+    event: LifeWord | Literal[""] = ""
 
     @property
     def stands(self) -> bool:
@@ -210,7 +218,7 @@ class LifeEvent(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_de
         ref: the agent's answer bears it; one that came before is a repetition.
     """
 
-    event: Literal["started", "maintained", "failed", "replaced"]
+    event: LifeWord
     t: Moment = None
     ref: Name = ""
 

@@ -14,6 +14,7 @@ import msgspec
 from agent.config import AgentConfig
 from agent.doctor.finding import Finding, fault, ok, warning
 from agent.doctor.processes import in_words, is_agent, lock_holders
+from agent.journal import FOLDER, JournalReader
 from agent.store import open_readonly, read_checkpoint
 from contract.errors import ContractError
 
@@ -99,7 +100,7 @@ def state(config: AgentConfig) -> Finding:
         return fault("state", f"{folder} cannot be written ({error.strerror})", mend)
     others = [
         path.name
-        for path in sorted(folder.iterdir())
+        for path in sorted([*folder.iterdir(), *(folder / FOLDER).glob("*")])
         if path.is_file() and path.stat().st_uid != folder.stat().st_uid
     ]
     if others:
@@ -117,7 +118,8 @@ def disk(config: AgentConfig) -> Finding:
     seen = os.statvfs(at)
     free = seen.f_bavail * seen.f_frsize / 1e6
     size = sum(path.stat().st_size for path in config.state.glob("store.db*")) / 1e6
-    # Twice the journal: SQLite's log beside it, and what it does not give back.
+    size += JournalReader(config.state).size / 1e6
+    # Twice the journal: what comes until the next checkpoint is kept beyond it.
     wanted = max(2 * config.keep.journal_mb + 200 - size, 100.0)
     text = f"{free:.0f} MB free for {at}"
     mend = "sudo apt clean; sudo journalctl --vacuum-size=50M; or less keep.journal_mb"
@@ -159,11 +161,11 @@ def card(config: AgentConfig, sys: Path = Path("/sys")) -> Finding:
             return warning("card", f"{text}: near the end of its life", "copy it to a new one")
     if "strictatime" in mount.options:
         return warning("card", f"{text}, each read is written down", "mount it with noatime")
-    if block and config.keep.power_loss_safe and config.keep.wait_ms < 50:
+    if block and config.keep.power_loss_safe and config.keep.wait_ms < 200:
         return warning(
             "card",
             f"{text}: each batch is a write of its own",
-            "keep.wait_ms = 200 shares them, and spares the card",
+            "keep.wait_ms = 1000 shares them, and spares the card",
         )
     return ok("card", text)
 
@@ -195,12 +197,11 @@ def store(config: AgentConfig) -> Finding:
     try:
         with closing(open_readonly(folder)) as db:
             (verdict,) = db.execute("PRAGMA quick_check(1)").fetchone()
-            (journal,) = db.execute("SELECT TOTAL(LENGTH(body)) FROM journal").fetchone()
     except sqlite3.OperationalError as error:
         mend = "run this as the agent's user: sudo -u runout runout-agent doctor ..."
         return fault("store", f"{folder / 'store.db'} cannot be opened ({error})", mend)
     except sqlite3.DatabaseError as error:
-        verdict, journal = str(error), 0.0
+        verdict = str(error)
     if verdict != "ok":
         return fault(
             "store",
@@ -209,7 +210,8 @@ def store(config: AgentConfig) -> Finding:
         )
     aside = sorted(path.name for path in folder.glob("store.damaged-*.db"))
     size = sum(path.stat().st_size for path in folder.glob("store.db*")) / 1e6
-    text = f"whole, {size:.1f} MB, of which journal {journal / 1e6:.1f}"
+    journal = JournalReader(folder).size
+    text = f"whole, {size:.1f} MB, and a journal of {journal / 1e6:.1f}"
     if aside:
         mend = "change the card, look at the power supply, then remove them"
         return warning("store", f"{text}; damaged before: {', '.join(aside)}", mend)

@@ -2,7 +2,6 @@
 
 import os
 import resource
-import sqlite3
 import time
 from bisect import bisect_left
 from collections import deque
@@ -23,12 +22,13 @@ from agent.snapshot import (
     Histogram,
     Process,
     SeenAsset,
+    SeenChannel,
     SeenClass,
     SeenSource,
     Snapshot,
 )
 from agent.sources import Source
-from agent.store import open_readonly
+from agent.store import Store, open_readonly
 from agent.wording import reason
 from contract import VERSION
 from contract.report import STANDING, Alert, AlertState, Health, Quality
@@ -36,6 +36,7 @@ from contract.report import STANDING, Alert, AlertState, Health, Quality
 if TYPE_CHECKING:
     from agent.app import Engine
     from agent.mqtt import Link
+    from agent.notify.courier import Courier
     from agent.publish import Publisher
 
 SHOW_S = 1.0
@@ -119,6 +120,7 @@ class Logbook:
         publisher: of the results.
         intake: of the messages.
         show: called with each snapshot.
+        couriers: that send notices.
         plotted: assets whose reports are kept for plots.
     """
 
@@ -130,6 +132,7 @@ class Logbook:
         publisher: "Publisher",
         intake: Intake,
         show: Callable[[Snapshot], None],
+        couriers: "Sequence[Courier]" = (),
         *,
         plotted: int = PLOTTED,
     ) -> None:
@@ -139,6 +142,7 @@ class Logbook:
         self._engine = engine
         self._link = link
         self._sources = sources
+        self._couriers = couriers
         self._publisher = publisher
         self._intake = intake
         self._pages: dict[str, _Page] = {}
@@ -272,8 +276,9 @@ class Logbook:
             sources=tuple(
                 _source(name, kind, self._sources[name]) for name, kind in _kinds(config)
             ),
+            channels=tuple(_channel(courier) for courier in self._couriers),
             broker=self._broker(config, now_s),
-            files=_files(config.state, self._db),
+            files=_files(config.state, engine.store),
             process=_process(self._started),
             latency=self._latency.frozen(),
             commit=self._commit.frozen(),
@@ -335,12 +340,27 @@ def _source(name: str, kind: str, source: Source) -> SeenSource:
     )
 
 
-def _files(state: Path, db: sqlite3.Connection) -> Files:
-    first = db.execute("SELECT bytes - length(body) FROM journal ORDER BY seq LIMIT 1").fetchone()
-    last = db.execute("SELECT bytes FROM journal ORDER BY seq DESC LIMIT 1").fetchone()
+def _channel(courier: "Courier") -> SeenChannel:
+    counts = courier.counts
+    return SeenChannel(
+        name=courier.name,
+        kind=courier.kind,
+        alive=courier.alive,
+        sent=counts.sent,
+        failed=counts.failed,
+        given_up=counts.given_up,
+        dropped=counts.dropped,
+        waiting=counts.waiting,
+        oldest=counts.oldest,
+        trouble=courier.stuck or counts.trouble,
+    )
+
+
+def _files(state: Path, store: Store) -> Files:
     return Files(
-        journal_bytes=last[0] - first[0] if first and last else 0,
+        journal_bytes=store.journal_bytes,
         store_bytes=sum(_size(state / name) for name in ("store.db", "store.db-wal")),
+        syncs=store.syncs,
         checkpoint=_written(state / "checkpoint.npz"),
     )
 
@@ -365,4 +385,14 @@ def _process(started: float) -> Process:
         pages = int(Path("/proc/self/statm").read_bytes().split()[1])
     except FileNotFoundError:  # not Linux
         pages = 0
-    return Process(started, pages * os.sysconf("SC_PAGE_SIZE"), used.ru_utime + used.ru_stime)
+    return Process(
+        started, pages * os.sysconf("SC_PAGE_SIZE"), used.ru_utime + used.ru_stime, _written_bytes()
+    )
+
+
+def _written_bytes() -> int:
+    try:
+        lines = Path("/proc/self/io").read_bytes().splitlines()
+    except OSError:  # not Linux, or a kernel that does not count
+        return 0
+    return next((int(line.split()[1]) for line in lines if line.startswith(b"write_bytes:")), 0)

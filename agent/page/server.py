@@ -196,6 +196,11 @@ class Page:
             for source in snapshot.sources
             if not source.alive
         ]
+        found += [
+            f"the thread of channel {channel.name} has ended: no notices are sent"
+            for channel in snapshot.channels
+            if not channel.alive
+        ]
         most_s = self.config.broker_absent_min * 60
         absent_s = snapshot.broker.absent_s + max(0.0, stalled_s)
         if most_s and not snapshot.broker.connected and absent_s > most_s:

@@ -11,6 +11,8 @@ SPARKS = 60
 """Assets, the worst, whose score is drawn in the table."""
 SPARK = 60
 """Points of such a drawing."""
+RATED_S = 600.0
+"""Before that the start itself is most of what is written."""
 
 
 def status(snapshot: Snapshot) -> dict[str, Any]:
@@ -37,6 +39,7 @@ def status(snapshot: Snapshot) -> dict[str, Any]:
         },
         "broker": snapshot.broker,
         "sources": snapshot.sources,
+        "channels": snapshot.channels,
         "classes": snapshot.classes,
         "files": snapshot.files,
         "process": {
@@ -45,11 +48,22 @@ def status(snapshot: Snapshot) -> dict[str, Any]:
             "uptime_s": snapshot.at - snapshot.process.started,
             "resident_bytes": snapshot.process.resident_bytes,
             "cpu_s": snapshot.process.cpu_s,
+            "written_bytes": snapshot.process.written_bytes,
+            "written_bytes_a_day": _a_day(snapshot),
         },
         "latency": snapshot.latency,
         "commit": snapshot.commit,
         "batch": snapshot.batch,
     }
+
+
+def _a_day(snapshot: Snapshot) -> float | None:
+    """Return what is written in a day at this rate; None: it is too early, or not known."""
+    process = snapshot.process
+    uptime_s = snapshot.at - process.started
+    if uptime_s < RATED_S or not process.written_bytes:
+        return None
+    return process.written_bytes * 86_400 / uptime_s
 
 
 def asset(snapshot: Snapshot, name: str) -> dict[str, Any] | None:
@@ -111,6 +125,7 @@ def _line(snapshot: Snapshot, seen: SeenAsset, *, spark: bool) -> dict[str, Any]
 
 def _alert(alert: Alert) -> dict[str, Any]:
     return {
+        "id": alert.id,
         "asset": alert.asset,
         "state": alert.state,
         "t": alert.t,

@@ -24,6 +24,7 @@ from paho.mqtt.enums import CallbackAPIVersion
 from agent.app import Engine
 from agent.batch import Batch, Event, Rows
 from agent.config import AgentConfig, Keep, Limits, Node
+from agent.journal import JournalReader
 from agent.pipeline import Outcome
 from contract.arrays import Floats
 from contract.model_spec import Moments, Ridge
@@ -159,6 +160,16 @@ class AgentProcess:
         self._reading = Reading(self._process)
         return self
 
+    def ask(self, command: str, *words: str) -> subprocess.CompletedProcess[str]:
+        """Run another command on the same configuration, as a person beside the agent does."""
+        return subprocess.run(
+            [self._command[0], command, *self._command[2:], *words],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=PATIENCE_S,
+        )
+
     def wait_for(self, words: str) -> None:
         """Return when the agent's log has said these words, since it was last started."""
         self._reading.wait_for(words)
@@ -183,9 +194,7 @@ class AgentProcess:
 
     def batches(self) -> list[Batch]:
         """Return what the agent has journalled."""
-        return [
-            Batch.decode(body) for (body,) in self.table("SELECT body FROM journal ORDER BY seq")
-        ]
+        return [Batch.decode(body) for _, body in JournalReader(self.state).read()]
 
     def values(self, asset: str, column: int) -> list[float]:
         """Return the readings of an asset that the agent has journalled, in order."""
@@ -330,8 +339,9 @@ class Device:
 
     def __init__(self, config: AgentConfig) -> None:
         self.config = config
-        self._opened = ExitStack()
-        self.engine = Engine(config, self._opened)
+        with ExitStack() as opened:
+            self.engine = Engine(config, opened)
+            self._opened = opened.pop_all()
 
     def kill(self) -> None:
         """Leave as a killed process does: no checkpoint."""

@@ -298,7 +298,7 @@ def test_a_state_folder_in_memory_is_a_warning(configure: Configure, small_disk:
     assert "gone" in found.text
 
 
-def test_one_agent_at_a_state_folder_is_well_and_two_are_a_fault(
+def test_one_agent_at_a_state_folder_is_well_and_another_does_not_join_it(
     agent: Make, configure: Configure
 ) -> None:
     one, two = agent("node"), agent("node")
@@ -306,11 +306,9 @@ def test_one_agent_at_a_state_folder_is_well_and_two_are_a_fault(
     assert state.agents(config).text == "does not run"
     one.start().wait_for("started")
     wait_until(lambda: state.agents(config).text.startswith("runs (pid"))
-    two.start()
-    wait_until(lambda: state.agents(config).level == "fault")
-    assert "share the state folder" in state.agents(config).text
-    assert two.end(signal.SIGTERM) == 0
-    assert state.agents(config).level == "ok"
+    two.start().wait_for("in use by another agent")
+    assert two.end(signal.SIGTERM) == 2
+    assert state.agents(config).text.startswith("runs (pid")
 
 
 def wait_until(ready: Callable[[], bool]) -> None:

@@ -24,13 +24,15 @@ from agent.intake import Arrival, Intake
 from agent.mqtt import Link
 from agent.page.logbook import Logbook, Tally
 from agent.publish import Publisher
-from agent.snapshot import SeenAsset, Snapshot
+from agent.snapshot import SeenAsset, SeenChannel, Snapshot
 from agent.sources import Http
 
 ROOT = Path(__file__).parents[2]
 RULES = ROOT / "deploy" / "prometheus" / "runout-alerts.yml"
 BOARD = ROOT / "deploy" / "grafana" / "runout-agent.json"
 UNITS = ("_seconds", "_bytes", "_ratio")
+
+CHANNEL = SeenChannel("ops", "webhook", True, 5, 2, 1, 0, 3, 1.8e9, "answered 500 Broken")
 
 Samples = dict[str, dict[tuple[tuple[str, str], ...], float]]
 
@@ -107,6 +109,29 @@ def test_everything_is_said_as_prometheus_reads_it(shown: Snapshot) -> None:
     assert found["runout_alerts_raised_total"][()] >= 1.0
     # What is not known is not said.
     assert "runout_asset_remaining_life_seconds" not in found
+
+
+def test_what_became_of_notices_is_said_by_channel_and_outcome(shown: Snapshot) -> None:
+    found = read(metrics.exposition(msgspec.structs.replace(shown, channels=(CHANNEL,))))
+    assert found["runout_notices_total"] == {
+        (("channel", "ops"), ("outcome", "sent")): 5.0,
+        (("channel", "ops"), ("outcome", "failed")): 2.0,
+        (("channel", "ops"), ("outcome", "given_up")): 1.0,
+        (("channel", "ops"), ("outcome", "dropped")): 0.0,
+    }
+    assert found["runout_notices_waiting"] == {(("channel", "ops"),): 3.0}
+    assert found["runout_notices_alive"] == {(("channel", "ops"),): 1.0}
+    assert "runout_notices_total" not in read(metrics.exposition(shown))
+
+
+def test_the_hours_left_are_said_with_their_interval(shown: Snapshot) -> None:
+    first, *rest = shown.assets
+    known = msgspec.structs.replace(first.report, rul_h=12.0, rul_low_h=9.0, rul_high_h=20.0)
+    assets = (msgspec.structs.replace(first, report=known), *rest)
+    found = read(metrics.exposition(msgspec.structs.replace(shown, assets=assets)))
+    asset = (("asset", first.report.asset),)
+    assert found["runout_asset_remaining_life_low_seconds"] == {asset: 9 * 3600.0}
+    assert found["runout_asset_remaining_life_high_seconds"] == {asset: 20 * 3600.0}
 
 
 def test_the_same_snapshot_gives_the_same_text(shown: Snapshot) -> None:
@@ -222,9 +247,12 @@ def test_a_channel_with_a_dot_in_its_name_keeps_it(shown: Snapshot) -> None:
 def full(shown: Snapshot) -> set[str]:
     """Return the names of all metrics there may be."""
     (first, *rest) = shown.assets
-    known = msgspec.structs.replace(first.report, rul_h=12.0, rul_error_h=3.0)
+    known = msgspec.structs.replace(
+        first.report, rul_h=12.0, rul_error_h=3.0, rul_low_h=9.0, rul_high_h=20.0
+    )
     assets = (msgspec.structs.replace(first, report=known), *rest)
-    text = metrics.exposition(msgspec.structs.replace(shown, assets=assets), healthy=True)
+    told = msgspec.structs.replace(shown, assets=assets, channels=(CHANNEL,))
+    text = metrics.exposition(told, healthy=True)
     families = {family.name for family in text_string_to_metric_families(text.decode())}
     return families | set(read(text))
 
@@ -306,7 +334,29 @@ tests:
         values: '0+90x70'
       - series: 'runout_values_marked_total{{instance="n",channel="flow",reason="flat"}}'
         values: '0+30x70'
+      - series: 'runout_notices_alive{{instance="n",channel="ops"}}'
+        values: '1 1 1 0x20'
+      - series: 'runout_notices_waiting_since_seconds{{instance="n",channel="ops"}}'
+        values: '_ 60x60'
     alert_rule_test:
+      - eval_time: 3m
+        alertname: RunoutNoticesDead
+      - eval_time: 4m
+        alertname: RunoutNoticesDead
+        exp_alerts:
+          - exp_labels: {{severity: critical, instance: n, channel: ops}}
+            exp_annotations:
+              summary: n sends no notices by ops
+              description: "The thread that sends them has ended: restart the agent."
+      - eval_time: 30m
+        alertname: RunoutNoticesWait
+      - eval_time: 40m
+        alertname: RunoutNoticesWait
+        exp_alerts:
+          - exp_labels: {{severity: warning, instance: n, channel: ops}}
+            exp_annotations:
+              summary: "n: notices by ops wait for 39m 0s"
+              description: "Its page says why: the other side is away, or there are too many."
       - eval_time: 2m
         alertname: RunoutMachineAlert
       - eval_time: 3m

@@ -71,7 +71,9 @@ function showOverall(told) {
   const data = marked ? `data in doubt from ${plural(marked, "machine")}` : "newest data good";
   const rejected = Object.values(told.data.rejected).reduce((sum, n) => sum + n, 0);
   const more = [...parts, machines ? data : null, rejected ? `${plural(rejected, "message")} rejected` : null,
-    told.broker.connected ? null : `no broker for ${span(told.broker.absent_s)}`];
+    told.broker.connected ? null : `no broker for ${span(told.broker.absent_s)}`,
+    ...told.channels.filter((channel) => !channel.alive || channel.trouble)
+      .map((channel) => `notices not sent by ${channel.name}`)];
   const fine = more.filter((part) => part).join(" · ");
   place.className = `overall ${failing ? "bad" : alerts || !told.broker.connected ? "warn" : machines ? "good" : ""}`;
   put(place, head + fine, [head, make("small", {}, fine)]);
@@ -201,6 +203,14 @@ function showDevice(told) {
       ["opened again", count(source.reconnects)],
       ["received", bytes(source.bytes)],
     ])),
+    ...told.channels.map((channel) => facts(`Notices by ${channel.name}`, [
+      ["kind", channel.kind],
+      ["state", !channel.alive ? "its thread has ended" : channel.trouble || "good"],
+      ["sent", count(channel.sent)],
+      ["waiting", channel.waiting ? `${count(channel.waiting)}, the oldest since ${moment(channel.oldest)}` : "none"],
+      ["attempts that failed", count(channel.failed)],
+      ["given up, dropped", `${count(channel.given_up)}, ${count(channel.dropped)}`],
+    ])),
     facts("Data", [
       ["readings", count(data.readings)],
       ["came again", count(data.repeated)],
@@ -219,6 +229,8 @@ function showDevice(told) {
       ["running for", span(process.uptime_s)],
       ["memory", process.resident_bytes ? bytes(process.resident_bytes) : "not known"],
       ["processor", `${span(process.cpu_s)} (${((100 * process.cpu_s) / Math.max(1, process.uptime_s)).toFixed(1)} %)`],
+      ["written to disk", !process.written_bytes ? "not known" : process.written_bytes_a_day === null ? bytes(process.written_bytes)
+        : `${bytes(process.written_bytes)}, ${bytes(process.written_bytes_a_day)} a day`],
       ["journal, database", `${bytes(files.journal_bytes)}, ${bytes(files.store_bytes)}`],
       ["checkpoint", files.checkpoint === null ? "none yet" : `${span(Math.max(0, told.at - files.checkpoint))} ago`],
       ["arrival to commit", mostOf(told.latency, ms)],
