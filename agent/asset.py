@@ -209,6 +209,11 @@ class Asset:
         if self._drift is not None:
             self._drift.reset()
 
+    @property
+    def begun(self) -> bool:
+        """Return whether this life has a row."""
+        return self._born_ns != NEVER
+
     # -- drift ----------------------------------------------------------------------------------
 
     def watch_drift(self, row: Floats, judged: health.Judged) -> None:

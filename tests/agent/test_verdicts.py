@@ -203,7 +203,10 @@ def test_a_release_answers_for_its_own_alerts_only(plant: Plant) -> None:
     store.judged_anew("pump")
     store.commit()
     assert store.cases("pump") == ([], [])
+    plant.run("p1", 60)
     plant.say("p1", "failed")
+    plant.say("p1", "replaced")  # of the same life: nothing came since
+    assert plant.engine.quality["pump"].spared == 0
     assert plant.engine.quality["pump"].missed == 1
 
 
