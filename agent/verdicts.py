@@ -70,7 +70,7 @@ def quality(
         precision=_share(tp, tp + fp),
         recall=_share(tp, tp + fn),
         f1=_share(2 * tp, 2 * tp + fp + fn),
-        machine_months=round(months, 3),
+        machine_months=round(months, 6),
         raised=tally.raised,
         false_alarms_per_month=_per(fp, months),
         estimate_alarms_per_month=_per(max(tally.raised - tp, 0), months),
