@@ -154,6 +154,19 @@ class AssetAlert:
             return ""
         return self._unshelve()
 
+    def begin_anew(self, t_ns: int) -> None:
+        """Let time go on from here, where it was set back to; what is shelved stays as long."""
+        back_ns = self._newest_ns - t_ns
+        if back_ns <= 0:
+            return
+        if self._until_ns:
+            self._until_ns -= back_ns
+        self._newest_ns = t_ns
+        self._began_ns = min(self._began_ns, t_ns)
+        if self.active:
+            self._since_ns = min(self._since_ns, t_ns)
+            self._past[self._count % PAST, 2] = self._since_ns
+
     def _unshelve(self) -> AlertWord:
         self._until_ns = 0
         if self.active:

@@ -15,7 +15,7 @@ import numpy as np
 from agent import commands, health
 from agent.alerts import FAILING, Span
 from agent.asset import Asset, Counts, Run
-from agent.batch import Batch, Event, Rows, Swap
+from agent.batch import GONE, Batch, Clock, Event, Rows, Swap
 from agent.bursts import among_rows
 from agent.config import AgentConfig
 from agent.facts import Facts
@@ -122,7 +122,11 @@ class Pipeline:
         """Per class the newest life that ended in a failure: asset and number."""
         self.counts = Counts()
         self.facts: Facts = {}
-        """Slow facts by asset."""
+        """Slow facts by asset, and from when on."""
+        self.clock_ns = 0
+        """This device's clock, when the newest message came."""
+        self.look: Callable[[Run, int], None] | None = None
+        """Called with each vector that is reported, by its place in a run; it changes nothing."""
         self.findings: list[Finding | Ended] = []
         """Verdicts and ends of lives of the newest batch, to be kept with it."""
 
@@ -149,7 +153,7 @@ class Pipeline:
         if batch.facts is not None:
             self.facts = batch.facts
             for name, known in self.assets.items():
-                known.know(self.facts.get(name, {}))
+                known.know(self.facts.get(name, []))
         if batch.shots:
             rows = among_rows(batch, self.asset, self.counts)
         else:
@@ -159,13 +163,17 @@ class Pipeline:
         done = [0] * len(rows)
         for event in batch.events:
             # What came before the event is processed before it.
-            self._rows(rows, done, event.pos, outcomes)
+            self._rows(rows, done, event.pos, outcomes, batch.clock)
             self._event(event, outcomes)
-        self._rows(rows, done, None, outcomes)
-        for part in rows:
-            self.assets[part.asset].end_batch()
-        for event in batch.events:
-            self.assets[event.asset].end_batch()
+        self._rows(rows, done, None, outcomes, batch.clock)
+        ended = {part.asset for part in rows} | {event.asset for event in batch.events}
+        if batch.clock is not None:
+            self.clock_ns = batch.clock.at_ns
+            if batch.clock.back:
+                ended.update(self.assets)
+        for name in ended:
+            if name in self.assets:  # an asset that is gone may never have said anything
+                self.assets[name].end_batch(batch.clock)
         return outcomes
 
     def _check(self, batch: Batch) -> None:
@@ -184,8 +192,9 @@ class Pipeline:
             if size != (found.samples if shot.features is None else len(found.features)):
                 raise ContractError(f"a burst of another length of {shot.asset!r}, {found.name!r}")
         for event in batch.events:
-            self.asset(event.asset)
-            commands.read(event)
+            if event.event != GONE:
+                self.asset(event.asset)
+                commands.read(event)
         if batch.swap is not None and batch.swap.asset_class not in self.groups:
             raise ContractError(f"a release for an asset class {batch.swap.asset_class!r}")
 
@@ -198,11 +207,16 @@ class Pipeline:
                 raise ContractError(f"asset {name!r} matches no pattern of [assets] any more")
             found = self.assets[name] = Asset(name, self.groups[spec.name])
             found.life = self.first_life.get(name, 0)
-            found.know(self.facts.get(name, {}))
+            found.know(self.facts.get(name, []))
         return found
 
     def _rows(
-        self, rows: list[Rows], done: list[int], before: int | None, outcomes: list[Outcome]
+        self,
+        rows: list[Rows],
+        done: list[int],
+        before: int | None,
+        outcomes: list[Outcome],
+        clock: Clock | None,
     ) -> None:
         runs: list[Run] = []
         for i, part in enumerate(rows):
@@ -214,9 +228,7 @@ class Pipeline:
                 done[i] = end
                 whole = not start and end == len(part.t_ns)
                 piece = part if whole else part.piece(start, end)
-                run = self.assets[part.asset].take(piece, self.counts)
-                if run is not None:
-                    runs.append(run)
+                runs += self.assets[part.asset].take(piece, self.counts, clock)
         self._judge(runs, outcomes)
 
     def _judge(self, runs: list[Run], outcomes: list[Outcome]) -> None:
@@ -248,6 +260,8 @@ class Pipeline:
     def _vector(self, run: Run, k: int, judged: health.Judged) -> list[Outcome]:
         asset, group, t_ns = run.asset, run.asset.group, run.t_ns[k]
         self.counts.vectors += 1
+        if run.anew_ns is not None and k == 0:
+            asset.begin_time(run.anew_ns)
         asset.watch_drift(run.levelled[k], judged)
         spec = group.spec
         if spec.rul and run.whole[k] and run.sure(k) and group.levels.ready:
@@ -276,6 +290,8 @@ class Pipeline:
                 asset.record.tell(t_ns, report.rul_h)
             asset.told_ns = t_ns
             outcomes.append(report)
+            if self.look is not None:
+                self.look(run, k)
         if change:
             outcomes.append(
                 asset.alert.report(
@@ -349,7 +365,36 @@ class Pipeline:
             drift_of=drift_of(drifted, len(group.spec.columns)),
         )
 
+    def _gone(self, event: Event, outcomes: list[Outcome]) -> None:
+        """Say of an asset that nothing is known of it any more, unless that was said."""
+        asset = self.assets.get(event.asset)
+        if asset is None or not asset.present:
+            return
+        marks = asset.leave()
+        for mark in marks:
+            self.counts.mark(asset.name, mark.removesuffix(".stale"), "stale", 1)
+        outcomes.append(
+            Health(
+                asset=asset.name,
+                t=event.t_ns / 1e9,
+                state="stale",
+                health=None,
+                score=None,
+                rul_h=None,
+                rul_error_h=None,
+                rul_local_h=None,
+                judged_by=asset.group.version,
+                rul_model="",
+                life=asset.life,
+                why=(),
+                marks=marks,
+            )
+        )
+
     def _event(self, event: Event, outcomes: list[Outcome]) -> None:
+        if event.event == GONE:
+            self._gone(event, outcomes)
+            return
         asset = self.asset(event.asset)
         said = commands.read(event)
         if not asset.is_new(commands.key(event, said, asset.alert.id_of(asset.name))):
@@ -472,7 +517,7 @@ class Pipeline:
         group.levels.settle()
 
     def _live_again(self, asset: Asset, life: Kept) -> None:
-        asset.know(self.facts.get(asset.name, {}))
+        asset.know(self.facts.get(asset.name, []))
         t_ns, X = asset.live_again(life)
         if life.whole:
             self._lives.forget(life.asset, life.life)
@@ -523,6 +568,7 @@ class Pipeline:
             "released": released,
             "ended": self._ended,
             "facts": self.facts,
+            "clock_ns": self.clock_ns,
             "first_life": {
                 name: life
                 for name, life in sorted(self.first_life.items())
@@ -563,8 +609,9 @@ class Pipeline:
                 raise ContractError(f"the state of asset class {name!r} is not whole") from error
         self.counts = state.counts
         self.facts = state.facts
+        self.clock_ns = state.clock_ns
         for name, asset in self.assets.items():
-            asset.know(self.facts.get(name, {}))
+            asset.know(self.facts.get(name, []))
             self.first_life.pop(name, None)
 
     def _restore(self, group: Group, state: "_Head", arrays: Arrays) -> None:
@@ -615,6 +662,7 @@ class _Head(msgspec.Struct):
     counts: Counts
     ended: dict[str, tuple[str, int]] = {}
     facts: Facts = {}
+    clock_ns: int = 0
     first_life: dict[str, int] = {}
 
 

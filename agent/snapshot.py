@@ -35,6 +35,18 @@ class Histogram(msgspec.Struct, frozen=True):
     sum: float
 
 
+class SeenFeatures(msgspec.Struct, frozen=True):
+    """Features of an asset that somebody looks at, at its last reports.
+
+    Attributes:
+        parts: channel and statistic of each.
+        told: seconds since 1970 UTC ``(n,)``, values ``(n, features)``; NaN where not known.
+    """
+
+    parts: tuple[tuple[str, str], ...]
+    told: Points
+
+
 class SeenAsset(msgspec.Struct, frozen=True):
     """One asset, as of its newest report.
 
@@ -194,9 +206,13 @@ class Snapshot(msgspec.Struct, frozen=True):
         vectors: feature vectors.
         events: life events.
         lives: finished lives.
+        clock_steps: how often an asset's time began anew, where a clock was set back.
+        clock_problem: what is wrong with the device's clock; empty: nothing that is known.
         bad: values marked bad.
-        marked: values by ``channel.reason``, bad and uncertain.
+        marked: values by ``channel.reason``.
+        marked_of: the same by asset.
         rejected: messages that could not be used, by reason, since the process began.
+        left_out: values that nothing was made of, by reason, since the process began.
         raised: alerts since the process began.
         known: assets.
         waiting: messages in the intake.
@@ -211,6 +227,7 @@ class Snapshot(msgspec.Struct, frozen=True):
         latency: seconds from the arrival of a message to its commit.
         commit: seconds that a commit takes.
         batch: messages that share a commit.
+        features: by asset, of those that somebody looks at.
     """
 
     at: float
@@ -225,9 +242,13 @@ class Snapshot(msgspec.Struct, frozen=True):
     vectors: int
     events: int
     lives: int
+    clock_steps: int
+    clock_problem: str
     bad: int
     marked: dict[str, int]
+    marked_of: dict[str, dict[str, int]]
     rejected: dict[str, int]
+    left_out: dict[str, int]
     raised: int
     known: int
     waiting: int
@@ -242,6 +263,7 @@ class Snapshot(msgspec.Struct, frozen=True):
     latency: Histogram
     commit: Histogram
     batch: Histogram
+    features: dict[str, SeenFeatures] = {}
 
     def asset(self, name: str) -> SeenAsset | None:
         """Return an asset by its name."""

@@ -28,9 +28,11 @@ class Seen(msgspec.Struct):
         rollouts: the last releases offered: version, verdict, reason.
         health: the last report of each asset.
         alerts: those that stand, are shelved, or are still to be acknowledged.
-        marked: values by ``channel.reason``, bad and uncertain, as of the last checkpoint.
+        marked: values by ``channel.reason``, as of the last checkpoint.
+        marked_of: the same of each of the assets that have most.
         quality: of the alerts, per asset class, as of then or of the newest verdict.
         left: hours left of each asset, in words; empty: they are not known.
+        problem: what was wrong with the device's clock when it was last noted; empty: nothing.
     """
 
     node: str
@@ -42,8 +44,10 @@ class Seen(msgspec.Struct):
     alerts: list[Alert]
     marked: dict[str, int] = {}
     quality: dict[str, Quality] = {}
+    marked_of: dict[str, dict[str, int]] = {}
     left: dict[str, str] = {}
     refused: tuple[str, ...] = ()
+    problem: str = ""
 
 
 def read(config: AgentConfig) -> Seen:
@@ -55,6 +59,7 @@ def read(config: AgentConfig) -> Seen:
         health = [msgspec.json.decode(b, type=Health) for (b,) in db.execute(query, ("health",))]
         alerts = [msgspec.json.decode(b, type=Alert) for (b,) in db.execute(query, ("alert",))]
         names = [spec.name for spec in config.asset_class]
+        marked, marked_of = _marked(db)
         return Seen(
             node=config.name,
             live={name: live_version(db, name) for name in names},
@@ -69,21 +74,29 @@ def read(config: AgentConfig) -> Seen:
             ).fetchall(),
             health=health,
             alerts=[alert for alert in alerts if alert.now != "normal"],
-            marked=_marked(db),
             quality=read_quality(db),
+            marked=marked,
+            marked_of=marked_of,
             refused=db.execute(
                 "SELECT topic, text FROM quarantine ORDER BY id DESC LIMIT 1"
             ).fetchone()
             or (),
             left={report.asset: _left(config, report) for report in health},
+            problem=_problem(db),
         )
     finally:
         db.close()
 
 
-def _marked(db: sqlite3.Connection) -> dict[str, int]:
-    row = db.execute("SELECT value FROM meta WHERE key = 'marked'").fetchone()
-    return msgspec.json.decode(row[0], type=dict[str, int]) if row else {}
+def _marked(db: sqlite3.Connection) -> tuple[dict[str, int], dict[str, dict[str, int]]]:
+    row = db.execute("SELECT value FROM meta WHERE key = 'marks'").fetchone()
+    kind = tuple[dict[str, int], dict[str, dict[str, int]]]
+    return msgspec.json.decode(row[0], type=kind) if row else ({}, {})
+
+
+def _counted(marked: dict[str, int], most: int) -> str:
+    found = sorted(marked.items(), key=lambda one: -one[1])[:most]
+    return ", ".join(f"{count} {key}" for key, count in found)
 
 
 def _in_words(name: str, found: Quality) -> list[str]:
@@ -125,6 +138,11 @@ def _left(config: AgentConfig, report: Health) -> str:
     return f"{report.rul_h:.0f} h{'' if spec is None else within(report, spec)}"
 
 
+def _problem(db: sqlite3.Connection) -> str:
+    row = db.execute("SELECT value FROM meta WHERE key = 'problem'").fetchone()
+    return str(row[0]) if row else ""
+
+
 def as_json(seen: Seen) -> str:
     """Return one JSON object."""
     return msgspec.json.encode(seen).decode()
@@ -133,6 +151,8 @@ def as_json(seen: Seen) -> str:
 def as_text(seen: Seen) -> str:
     """Return a table, the worst asset first."""
     lines = [f"node {seen.node}"]
+    if seen.problem:
+        lines.append(f"PROBLEM: {seen.problem}")
     for name, version in seen.live.items():
         judge = f"release {version}" if version else "its own models"
         lines.append(f"class {name}: judged by {judge}, {seen.lives.get(name, 0)} finished lives")
@@ -144,9 +164,8 @@ def as_text(seen: Seen) -> str:
     if seen.refused:
         lines.append("  the newest: {}: {}".format(*seen.refused))
     if seen.marked:
-        most = sorted(seen.marked.items(), key=lambda one: -one[1])[:10]
-        said = ", ".join(f"{count} {key}" for key, count in most)
-        lines.append(f"values that were marked: {said}")
+        lines.append(f"values that were marked: {_counted(seen.marked, 10)}")
+        lines += [f"  of {asset}: {_counted(n, 5)}" for asset, n in [*seen.marked_of.items()][:5]]
     for version, verdict, reason in seen.rollouts:
         lines.append(f"release {version} {verdict}: {reason}")
     width = max([len(report.asset) for report in seen.health] + [5])

@@ -550,6 +550,8 @@ class Store:
         self._prune_results()
         self._prune_lives()
         self.done = max(self.done, self.seq)
+        if self._notes:  # now: an agent that ends behind this has no later transaction
+            self._write_notes()
         self.commit()
         self._journal.forget(before, beyond_bytes=self._keep.journal_mb * 1e6)
 

@@ -86,7 +86,8 @@ class Health(msgspec.Struct, frozen=True, tag_field="type", tag="health"):
     Attributes:
         asset: which.
         t: seconds since 1970 UTC, of the data.
-        state: ``learning`` until its own beginning is known.
+        state: ``learning`` until its own beginning is known. ``stale``: who sent its readings says
+            that none will come; nothing is known of it from ``t`` on until the next report.
         health: 1 healthy, 0 failed; None while learning.
         score: smoothed; 1 is the limit of healthy, higher is worse.
         rul_h: hours left by the model that judges; None where there is none yet.
@@ -110,7 +111,7 @@ class Health(msgspec.Struct, frozen=True, tag_field="type", tag="health"):
 
     asset: str
     t: float
-    state: Literal["learning", "healthy", "degraded", "failing"]
+    state: Literal["learning", "healthy", "degraded", "failing", "stale"]
     health: float | None
     score: float | None
     rul_h: float | None
@@ -373,13 +374,16 @@ class NodeStatus(msgspec.Struct, frozen=True):
         repeated: rows that came again.
         late: rows older than what was there already.
         bad: values marked bad.
-        marked: values by ``channel.reason``, bad and uncertain.
+        marked: values by ``channel.reason``: bad, uncertain, late, or said again (duplicate).
+        marked_of: the same of each of the assets that have most.
         assets: known.
         lives: finished lives known.
         live: release per asset class.
         events: life events committed.
         quality: of the alerts, per asset class, as of the newest verdict, end of a life or
             checkpoint; says when retraining is asked for.
+        problem: why nothing can be stored at present, or what is wrong with the node's clock;
+            empty: nothing that is known.
     """
 
     node: str
@@ -395,6 +399,8 @@ class NodeStatus(msgspec.Struct, frozen=True):
     live: dict[str, int] = {}
     marked: dict[str, int] = {}
     quality: dict[str, Quality] = {}
+    problem: str = ""
+    marked_of: dict[str, dict[str, int]] = {}
 
 
 class Measured(msgspec.Struct, frozen=True, omit_defaults=True):

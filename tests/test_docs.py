@@ -1,5 +1,6 @@
 """What the documentation shows is what the programs take."""
 
+import ast
 import re
 import shlex
 import tomllib
@@ -148,3 +149,34 @@ def test_every_key_of_the_configuration_is_explained(table: type[msgspec.Struct]
             assert "### [[notify]]" in AGENT
         else:
             assert f"`{name}`" in AGENT, name
+
+
+def assertions() -> list[tuple[str, str, str]]:
+    """Return what the documentation says of each of Sparkplug's assertions: id, word, how."""
+    text = (ROOT / "docs/sparkplug.md").read_text()
+    return re.findall(
+        r"^\| `([\w-]+)` \| (covered|not applicable|not done) \| (.+) \|$", text, re.MULTILINE
+    )
+
+
+def test_an_assertion_of_sparkplug_that_is_called_covered_is_named_by_that_test() -> None:
+    named: dict[str, set[str]] = {}
+    for path in (ROOT / "tests/agent/decode").glob("test_sparkplug_*.py"):
+        kind = path.stem.removeprefix("test_sparkplug_")
+        for node in ast.parse(path.read_text()).body:
+            if isinstance(node, ast.FunctionDef):
+                ids = re.findall(r"tck-id-([\w-]+)", ast.get_docstring(node) or "")
+                named[f"{kind}: `{node.name}`"] = {*ids}
+    told = {(name, how) for name, word, how in assertions() if word == "covered"}
+    assert told == {(name, how) for how, ids in named.items() for name in ids}
+    assert len(told) > 200
+
+
+def test_the_table_of_sparkplugs_assertions_holds_all_of_them_once() -> None:
+    text = (ROOT / "docs/sparkplug.md").read_text()
+    apart = re.findall(
+        r"^## [^\n]+, not applicable\n(.+?)(?=^## |\Z)", text, re.MULTILINE | re.DOTALL
+    )
+    ids = [name for name, _, _ in assertions()]
+    ids += [name for part in apart for name in re.findall(r"`([a-z][\w-]+)`", part)]
+    assert len(ids) == len(set(ids)) == 299
