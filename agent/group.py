@@ -31,6 +31,7 @@ class Group:
         spec: of the class.
         parts: channel and statistic of each column that health watches.
         measured: channel or function of each column of a feature vector.
+        sensors: that each column of a row comes from.
         functions: the user's, ready to be called.
         bursts: features of each waveform.
         levels: what channels are in each operating regime, where the class asks for it.
@@ -52,6 +53,11 @@ class Group:
         self._watched = None if watched == list(range(len(features))) else np.array(watched)
         self.parts = tuple(features.parts[i] for i in watched)
         self.measured = tuple(channel for channel, _ in features.parts)
+        self.sensors = {channel.name: channel.name for channel in spec.channels} | {
+            f"{wave.name}.{feature}": wave.name
+            for wave in spec.waveforms
+            for feature in wave.features
+        }
         self.functions = load(spec.functions, functions, spec.channel_names)
         self.bursts = [BurstFeatures(wave) for wave in spec.waveforms]
         self.levels = Levels(spec)

@@ -362,7 +362,7 @@ class Pipeline:
             ),
             why=health.why(judged, group.parts) if score is not None and score > 0.7 else (),
             drift=drifted,
-            drift_of=drift_of(drifted, len(group.spec.columns)),
+            drift_of=drift_of(drifted, group.sensors),
         )
 
     def _gone(self, event: Event, outcomes: list[Outcome]) -> None:

@@ -47,22 +47,26 @@ class Drifted(msgspec.Struct, frozen=True, omit_defaults=True):
 DriftWord = Literal["", "sensor", "machine", "score", "unknown"]
 
 
-def drift_of(drifted: "tuple[Drifted, ...]", channels: int) -> DriftWord:
+def drift_of(drifted: "tuple[Drifted, ...]", sensors: dict[str, str]) -> DriftWord:
     """Return what has drifted, as far as one machine can tell; empty: nothing.
 
-    One channel of several: its sensor, or what it alone measures. Several: the machine, or what
-    it works on. The score alone: health, by no channel's level or variance. The only channel
-    there is: ``unknown``, one or the other.
+    One sensor of several: it, or what it alone measures. Several: the machine, or what it works
+    on. The score alone: health, by no channel's level or variance. The only sensor there is:
+    ``unknown``, one or the other.
 
-    >>> drift_of((Drifted("flow", "up"),), 4)
+    Args:
+        drifted: signals.
+        sensors: of each channel; features of a waveform are one's.
+
+    >>> drift_of((Drifted("flow", "up"),), {"flow": "flow", "case.rms": "case"})
     'sensor'
     """
-    names = {one.channel for one in drifted}
-    if len(names - {""}) > 1:
+    found = {sensors[one.channel] for one in drifted if one.channel}
+    if len(found) > 1:
         return "machine"
-    if names - {""}:
-        return "sensor" if channels > 1 else "unknown"
-    return "score" if names else ""
+    if found:
+        return "sensor" if len(set(sensors.values())) > 1 else "unknown"
+    return "score" if drifted else ""
 
 
 def cohort_drift(reports: "list[Health]") -> tuple[str, ...]:

@@ -120,11 +120,15 @@ def test_histograms_of_two_machines_add() -> None:
 
 def test_what_drifted_is_told_as_far_as_one_machine_can_tell() -> None:
     flow, heat, score = Drifted("flow", "up"), Drifted("heat", "wider"), Drifted("", "up")
-    assert drift_of((), 3) == ""
-    assert drift_of((flow, score), 3) == "sensor"
-    assert drift_of((flow, heat), 3) == "machine"
-    assert drift_of((score,), 3) == "score"
-    assert drift_of((flow,), 1) == "unknown"
+    rms, crest = Drifted("case.rms", "up"), Drifted("case.crest", "up")
+    sensors = {"flow": "flow", "heat": "heat", "case.rms": "case", "case.crest": "case"}
+    assert drift_of((), sensors) == ""
+    assert drift_of((flow, score), sensors) == "sensor"
+    assert drift_of((rms, crest), sensors) == "sensor"  # one burst's features
+    assert drift_of((flow, heat), sensors) == "machine"
+    assert drift_of((flow, rms), sensors) == "machine"
+    assert drift_of((score,), sensors) == "score"
+    assert drift_of((flow,), {"flow": "flow"}) == "unknown"
 
 
 # -- in the pipeline ------------------------------------------------------------------------------
