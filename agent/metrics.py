@@ -312,7 +312,7 @@ def _quality(page: _Page, classes: tuple[SeenClass, ...]) -> None:
             [((("asset_class", one.name),), getattr(one.quality, name)) for one in classes],
         )
     for name, text, take in (
-        ("alerts_raised", "Alerts since what judges began to.", lambda q: q.raised),
+        ("alerts_since_judge", "Alerts since what judges began to.", lambda q: q.raised),
         (
             "watched_machine_seconds",
             "Machine time that was watched since then.",
