@@ -75,6 +75,20 @@ class AssetAlert:
         self._score, self._rul_h = 0.0, np.nan
 
     @property
+    def number(self) -> int:
+        """Return the number of the newest alert; 0: there never was one."""
+        return self._count
+
+    @property
+    def suspects(self) -> bool:
+        """Return whether what comes may be of a fault, and must not be learnt as healthy.
+
+        While the alert stands; where learning never ends, until somebody has answered it: a fault
+        comes and goes before it stays, and would be learnt bit by bit.
+        """
+        return self.active or (self._owed and self._spec.health.memory > 0)
+
+    @property
     def state(self) -> AlertState:
         """Return the state in the standard's words."""
         if self._until_ns:

@@ -24,15 +24,17 @@ from agent.layout import Layout
 from agent.mqtt import Link
 from agent.pipeline import Outcome, Pipeline
 from agent.publish import Publisher
+from agent.record import Ended
 from agent.rollout import Rollout, Verdict
 from agent.sources import Source
 from agent.sources.source import loud
 from agent.store import Result, Store
+from agent.verdicts import quality
 from agent.watchdog import Watchdog
 from contract import VERSION, topics
 from contract.errors import BrokenError, ContractError, DataError
 from contract.features import FeatureSpec
-from contract.report import Alert, ClassConfig, Measured, NodeConfig, NodeStatus
+from contract.report import Alert, ClassConfig, Measured, NodeConfig, NodeStatus, Quality
 
 if TYPE_CHECKING:
     from agent.page.logbook import Logbook
@@ -59,6 +61,7 @@ class Engine:
         rejected: messages that could not be used, by reason, since this process began.
         left_out: values that nothing was made of, by reason, as the assembler counts them.
         commit_s: seconds that the newest commit took.
+        quality: of the alerts, per asset class.
     """
 
     def __init__(
@@ -79,6 +82,9 @@ class Engine:
         self.commit_s = 0.0
         self._marked = b""
         self._steps = 0
+        self.quality: dict[str, Quality] = msgspec.json.decode(
+            self.store.meta("quality", "{}"), type=dict[str, Quality]
+        )
         self.custody = Custody(self.store, config, evidence_mb=config.keep.evidence_mb)
         since, empty = self._recover()
         self.custody.begin(self.pipeline, since, empty=empty)
@@ -242,10 +248,46 @@ class Engine:
         self.commit_s = time.monotonic() - began
         return outcomes
 
+    def _qualities(self) -> dict[str, Quality]:
+        """Return how good the alerts are, by what is known of them."""
+        found = {}
+        for name, group in self.pipeline.groups.items():
+            members = [one for one in self.pipeline.assets.values() if one.group is group]
+            verdicts, ended = self.store.cases(name)
+            found[name] = quality(
+                verdicts,
+                ended,
+                group.tally,
+                self.config.learning.bounds,
+                assets=len(members),
+                drifting=sum(bool(one.drifted) for one in members),
+            )
+        return found
+
+    def _keep_quality(self, found: dict[str, Quality]) -> None:
+        if found == self.quality:
+            return
+        for name, one in found.items():
+            before = self.quality.get(name)
+            if one.retrain and (before is None or one.retrain != before.retrain):
+                log.warning(
+                    "retraining is asked for",
+                    extra={"asset_class": name, "why": "; ".join(one.retrain)},
+                )
+        self.quality = found
+        self.store.set_meta("quality", _json.encode(found).decode())
+
     def _keep(self, batch: Batch, outcomes: list[Outcome], *, noted: bool = True) -> None:
         """Write down what came of a batch, in its transaction."""
         for finding in self.pipeline.findings:
-            self.store.note_verdict(finding)
+            if isinstance(finding, Ended):
+                self.store.note_ended(finding)
+            else:
+                self.store.note_verdict(finding)
+        if batch.swap:
+            self.store.judged_anew(batch.swap.asset_class)
+        if self.pipeline.findings or batch.swap:
+            self._keep_quality(self._qualities())
         if outcomes:
             self.store.add_results([_result(outcome) for outcome in outcomes])
         if noted:
@@ -311,9 +353,11 @@ class Engine:
         # For who looks at the store: see agent.status.
         counts = self.pipeline.counts
         marked = _json.encode((counts.marked, counts.most_marked(MOST_STORED)))
-        if marked != self._marked:
+        found = self._qualities()
+        if marked != self._marked or found != self.quality:
             self.store.begin()
             self.store.set_meta("marks", marked.decode())
+            self._keep_quality(found)
             self.store.commit()
             self._marked = marked
         for asset in self.pipeline.assets.values():
@@ -338,6 +382,7 @@ class Engine:
             assets=len(pipeline.assets),
             lives=counts.lives,
             events=counts.events,
+            quality=self.quality,
             live={
                 name: group.release.version if group.release else 0
                 for name, group in pipeline.groups.items()

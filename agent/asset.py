@@ -11,14 +11,17 @@ from agent import health
 from agent.alerts import AssetAlert
 from agent.batch import Clock, Rows, Shot
 from agent.clean import QUALITY, Cleaner, Quality, Reason
+from agent.drift import KINDS, Watch
 from agent.features.levels import Kept, Past
 from agent.features.window import Window
 from agent.frame import Frame, Joined
 from agent.group import Group
+from agent.record import Record
 from agent.resample import Grid
 from agent.speed import Speed
 from agent.timebase import TimeBase
 from contract.arrays import Floats
+from contract.report import Drifted
 from contract.spec import AssetClass, Channel
 
 NEVER = int(np.iinfo(np.int64).min)
@@ -91,12 +94,15 @@ class Run:
         t_ns: k times.
         X: ``(k, F)``.
         rows: the newest row of each ``(k, C)``.
+        levelled: the same within its regime, where the class asks for it.
         doubtful: which of them must not be learnt from, or None: none.
         whole: whether each lacks nothing.
         anew_ns: where time began anew before them; None: it went on.
     """
 
-    __slots__ = ("X", "anew_ns", "asset", "doubtful", "pos", "rows", "t_ns", "whole")
+    __slots__ = (
+        "X", "anew_ns", "asset", "doubtful", "levelled", "pos", "rows", "t_ns", "whole",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -105,6 +111,7 @@ class Run:
         t_ns: NDArray[np.int64],
         X: Floats,
         rows: Floats,
+        levelled: Floats,
         doubtful: NDArray[np.bool_] | None,
         anew_ns: int | None,
     ) -> None:
@@ -114,6 +121,7 @@ class Run:
         self.t_ns: list[int] = t_ns.tolist()
         self.X = X
         self.rows = rows
+        self.levelled = levelled
         self.doubtful = doubtful
         self.whole: list[bool] = np.logical_and.reduce(np.isfinite(X), axis=1).tolist()
 
@@ -136,7 +144,7 @@ class Run:
         if not group.levels.ready:
             return health.Judged(None)
         x = group.watched_of(self.X[k : k + 1])[0]
-        learn = self.sure(k)
+        learn = self.sure(k) and not asset.alert.suspects
         return asset.health.push(x, self.rows[k], group.cohort, group.judge(), learn=learn)
 
     def sure(self, k: int) -> bool:
@@ -153,6 +161,7 @@ class Asset:
         life: number of the life.
         health: how far it is from its own beginning.
         alert: of it.
+        record: of this life, until it is known what came.
         told_ns: time of the newest health report in this life.
         present: whether readings came since it was last said that none will.
     """
@@ -180,6 +189,8 @@ class Asset:
         )
         self.health = health.AssetHealth(spec)
         self.alert = AssetAlert(spec)
+        self._drift = Watch(spec.drift, channels + 1) if spec.drift else None
+        self.record = Record(self.health.size)
         self.told_ns = NEVER
         self.present = False
         self._born_ns = NEVER
@@ -226,9 +237,43 @@ class Asset:
         self.life += self._born_ns != NEVER
         self._window.reset()
         self.health.reset()
+        self.record.reset()
         self.told_ns = self._born_ns = NEVER
         self._past.reset()
         self._since = [_LONG, _LONG]
+        if self._drift is not None:
+            self._drift.reset()
+
+    @property
+    def begun(self) -> bool:
+        """Return whether this life has a row."""
+        return self._born_ns != NEVER
+
+    # -- drift ----------------------------------------------------------------------------------
+
+    def watch_drift(self, row: Floats, judged: health.Judged) -> None:
+        """Take a vector's newest row, and its score once health learns no more."""
+        if self._drift is None:
+            return
+        told = judged.z is not None and judged.score is not None and self.health.full
+        score = judged.score if told and judged.score is not None else np.nan
+        self._drift.push(np.append(row, score))
+
+    def judged_by_another(self) -> None:
+        """Take note that scores are another model's from here on."""
+        if self._drift is not None:
+            self._drift.forget(len(self.group.spec.columns))
+
+    @property
+    def drifted(self) -> tuple[Drifted, ...]:
+        """Return which channels drift; one without a name is the score."""
+        if self._drift is None:
+            return ()
+        watch, names = self._drift, (*self.group.spec.channel_names, "")
+        return tuple(
+            Drifted(names[c], KINDS[kind], _known(watch.psi[c]), _known(watch.ks[c]))
+            for c, kind in watch.standing
+        )
 
     def begin_time(self, t_ns: int) -> None:
         """Let what is told go on from here, where the time was set back to."""
@@ -358,14 +403,16 @@ class Asset:
             self._anew = False
             doubt = np.zeros(len(values), dtype=np.uint8) if doubt is None else doubt
             doubt[0] = max(doubt[0], DOUBT[Reason.CLOCK])
-        rows, X = self._features(self._levelled(joined.t_ns, values))
+        levelled = self._levelled(joined.t_ns, values)
+        rows, X = self._features(levelled)
         if len(rows):
             X = self._with_more(X, joined.t_ns[rows], self._born_ns)
         doubtful = self._doubtful(doubt, rows, len(values))
         if not len(rows):
             return None
+        t_ns = joined.t_ns[rows]
         anew_ns, self._anew_ns = self._anew_ns, None
-        return Run(self, joined.pos[rows], joined.t_ns[rows], X, values[rows], doubtful, anew_ns)
+        return Run(self, joined.pos[rows], t_ns, X, values[rows], levelled[rows], doubtful, anew_ns)
 
     def _levelled(self, t_ns: NDArray[np.int64], values: Floats) -> Floats:
         """Return values as statistics are to see them: within their regime, if the class asks."""
@@ -552,12 +599,14 @@ class Asset:
             **self._window.arrays(),
             **self.health.arrays(),
             **self.alert.arrays(),
+            **self.record.arrays(),
             **self._cleaner.arrays(),
             **self._time.arrays(),
             "anew": np.array([self._anew, NEVER if self._anew_ns is None else self._anew_ns]),
             **({} if self._grid is None else self._grid.arrays()),
             **speeds,
             **(self._past.arrays() if self.group.levels.learning else {}),
+            **({} if self._drift is None else self._drift.arrays()),
             "untold": self._untold.copy(),
             "present": np.array([self.present]),
             "asset": np.array(
@@ -572,6 +621,8 @@ class Asset:
         self._window.restore(arrays)
         self.health.restore(arrays)
         self.alert.restore(arrays)
+        if "record" in arrays:
+            self.record.restore(arrays)
         self._cleaner.restore(arrays)
         if self.group.levels.learning:
             self._past.restore(arrays)
@@ -585,12 +636,18 @@ class Asset:
             speed.restore(
                 {n.removeprefix(prefix): a for n, a in arrays.items() if n.startswith(prefix)}
             )
+        if self._drift is not None and self._drift.fits(arrays):  # or it was asked for since
+            self._drift.restore(arrays)
         self._untold = np.array(arrays["untold"])
         self.present = bool(arrays["present"][0])
         self.life, self.told_ns, self._born_ns, events, *self._since = (
             int(v) for v in arrays["asset"]
         )
         self._events.extend((int(t), int(name)) for t, name in arrays["events"][:events])
+
+
+def _known(value: float) -> float | None:
+    return None if np.isnan(value) else round(float(value), 4)
 
 
 def _may_be_uncertain(channel: Channel) -> bool:

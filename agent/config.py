@@ -21,6 +21,7 @@ from contract.spec import AssetClass
 Positive = Annotated[float, msgspec.Meta(gt=0)]
 Count = Annotated[int, msgspec.Meta(ge=1)]
 Port = Annotated[int, msgspec.Meta(ge=1, le=65535)]
+Share = Annotated[float, msgspec.Meta(ge=0, le=1)] | None
 
 
 class Node(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -239,6 +240,30 @@ class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     assets: Count = 1000
 
 
+class Bounds(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Bounds on figures of a class whose crossing asks for retraining; absent: none.
+
+    Attributes:
+        accuracy: least share of cases that were right.
+        precision: least share of judged alerts that were right.
+        recall: least share of failures and faults that had an alert.
+        f1: least harmonic mean of both.
+        false_alarms_per_month: most, per machine and month of 730 hours.
+        rul_error_h: most, of predictions told before failures.
+        drifting: most, as a share of the machines that are known.
+        cases: before there are so many, nothing is asked for but by ``drifting``.
+    """
+
+    accuracy: Share = None
+    precision: Share = None
+    recall: Share = None
+    f1: Share = None
+    false_alarms_per_month: Annotated[float, msgspec.Meta(ge=0)] | None = None
+    rul_error_h: Positive | None = None
+    drifting: Share = None
+    cases: Count = 5
+
+
 class Learning(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How this device learns alone, and when it trusts a release.
 
@@ -246,10 +271,12 @@ class Learning(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         sklearn: train the scikit-learn model on the device too, without a server (100 MB more).
         tolerance: a release is promoted if its error on this device's held-out lives is at most
             ``1 + tolerance`` times the error of what judges now.
+        bounds: beyond which retraining is asked for.
     """
 
     sklearn: bool = False
     tolerance: Annotated[float, msgspec.Meta(ge=0)] = 0.1
+    bounds: Bounds = Bounds()
 
 
 class Report(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

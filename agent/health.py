@@ -49,9 +49,9 @@ class Cohort:
             self._judge = Judge(self.model, self.limit())
         return self._judge
 
-    def count(self, raw: float) -> None:
+    def count(self, raw: float, times: int = 1) -> None:
         """Count a healthy score."""
-        self.scores[histogram.bin_of(raw)] += 1
+        self.scores[histogram.bin_of(raw)] += times
         self._judge = None
 
     def learn(self, Z: Floats) -> None:
@@ -66,6 +66,14 @@ class Cohort:
             counted = min(self.solved_at, memory) if memory else self.solved_at
             more = self.solved_at + max(16, counted // 4)
         if self._rows >= more:
+            self.model = self.healthy.solve()
+            self.solved_at = self._rows
+            self._judge = None
+
+    def acquit(self, Z: Floats) -> None:
+        """Learn rows ``(n, F)`` that a person found healthy, at once: the same is to be normal."""
+        self.learn(Z)
+        if self.model is not None:
             self.model = self.healthy.solve()
             self.solved_at = self._rows
             self._judge = None
@@ -137,6 +145,13 @@ class Judged:
         self._model = model
 
     @property
+    def raw(self) -> float:
+        """Return the newest score itself, by the model alone: not smoothed, over no limit."""
+        if self._model is None or self.z is None:
+            return 0.0
+        return float(self._model.score_rows(self.z[None, :])[0])
+
+    @property
     def shares(self) -> Floats | None:
         """Return each watched column's share in the newest score ``(F,)``; found when asked."""
         return None if self._model is None or self.z is None else self._model.shares(self.z)
@@ -155,7 +170,8 @@ class AssetHealth:
 
     def __init__(self, spec: AssetClass) -> None:
         self._spec = spec.health
-        self._size = len(FeatureSpec.of(spec).columns(spec.health_stats))
+        self._size = self.size = len(FeatureSpec.of(spec).columns(spec.health_stats))
+        """Columns that are watched."""
         self._learnt = learnt(spec)
         self._regime = Regime(spec.regimes, spec.channel_names) if spec.regimes else None
         self._regimes = 1 if self._regime is None else self._regime.size
@@ -185,6 +201,12 @@ class AssetHealth:
         """Rows that tell regimes apart, until there are enough of them to find the regimes."""
         if self._regime is not None:
             self._regime.reset()
+
+    @property
+    def full(self) -> bool:
+        """Return whether as much is learnt of each regime as may be."""
+        found = 1 if self._regime is None else self._regime.found
+        return bool(found and (self._seen[:found] >= self._learnt).all())
 
     def settled(self, X: Floats) -> bool:
         """Return whether nothing is learnt from these vectors ``(n, F)``, or any like them."""

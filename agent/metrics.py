@@ -6,8 +6,8 @@ Labels are bounded: what is beyond the bound is said together, under ``other``.
 from collections.abc import Callable, Iterable, Mapping
 from typing import get_args
 
-from agent.snapshot import Histogram, SeenAsset, Snapshot
-from contract.report import AlertState
+from agent.snapshot import Histogram, SeenAsset, SeenClass, Snapshot
+from contract.report import AlertState, DriftWord, Quality
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 OTHER = "other"
@@ -28,6 +28,7 @@ def exposition(snapshot: Snapshot, *, healthy: bool | None = None) -> bytes:
         page.one("healthy", "gauge", "1 if /healthz answers 200.", float(healthy))
     _data(page, snapshot)
     _assets(page, snapshot)
+    _quality(page, snapshot.classes)
     _broker(page, snapshot)
     _sources(page, snapshot)
     _notices(page, snapshot)
@@ -207,6 +208,15 @@ def _assets(page: _Page, snapshot: Snapshot) -> None:
         "Assets by the state of their alert, in the words of ISA-18.2.",
         [((("state", state),), count) for state, count in owed.items()],
     )
+    drifting = dict.fromkeys(get_args(DriftWord), 0)
+    for asset in snapshot.assets:
+        drifting[asset.report.drift_of] += 1
+    page.many(
+        "assets_by_drift",
+        "gauge",
+        "Assets by what drifts in their newest report, where their class watches for it.",
+        [((("drift", word or "none"),), count) for word, count in drifting.items()],
+    )
     page.one("alerts_raised_total", "counter", "Since the process began.", snapshot.raised)
     grouped = _grouped(snapshot.assets)
 
@@ -275,6 +285,52 @@ def _assets(page: _Page, snapshot: Snapshot) -> None:
         "least",
         each(lambda a: a.report.t),
     )
+
+
+def _quality(page: _Page, classes: tuple[SeenClass, ...]) -> None:
+    """Say how good the alerts are, by class, since what judges began to."""
+
+    def each(take: Callable[[Quality], float | None]) -> list[tuple[Labels, float | None]]:
+        return [((("asset_class", one.name),), take(one.quality)) for one in classes]
+
+    cases = "confirmed", "false_alarms", "not_found", "missed", "spared"
+    page.many(
+        "alert_cases",
+        "gauge",
+        "What is known of alerts, failures and other ends of lives, since what judges began to.",
+        [
+            ((("asset_class", one.name), ("case", case)), float(getattr(one.quality, case)))
+            for one in classes
+            for case in cases
+        ],
+    )
+    for name in ("accuracy", "precision", "recall", "f1"):
+        page.many(
+            f"alert_{name}_ratio",
+            "gauge",
+            f"{name.capitalize()} of alerts by verdicts and failures.",
+            [((("asset_class", one.name),), getattr(one.quality, name)) for one in classes],
+        )
+    for name, text, take in (
+        ("alerts_since_judge", "Alerts since what judges began to.", lambda q: q.raised),
+        (
+            "watched_machine_seconds",
+            "Machine time that was watched since then.",
+            lambda q: q.machine_months * 730.0 * 3600.0,
+        ),
+        (
+            "vectors_over_limit_ratio",
+            "Estimate without labels: judged vectors over the limit.",
+            lambda q: q.estimate_over_limit,
+        ),
+        (
+            "told_remaining_life_error_seconds",
+            "Mean absolute error of what was told before failures.",
+            lambda q: _seconds(q.rul_error_h),
+        ),
+        ("retraining_asked", "1 while a bound is crossed.", lambda q: float(bool(q.retrain))),
+    ):
+        page.many(name, "gauge", text, each(take))
 
 
 def _broker(page: _Page, snapshot: Snapshot) -> None:

@@ -24,6 +24,7 @@ from agent.group import Group
 from agent.labels import Life
 from agent.personal import personal, restored, ridge_of
 from agent.prognosis import Interval, error_h, predict_one
+from agent.record import Ended
 from contract.arrays import Arrays, Floats
 from contract.errors import ConfigError, ContractError
 from contract.release import Predictor, Release
@@ -36,6 +37,7 @@ from contract.report import (
     Shelve,
     Unshelve,
     Verdict,
+    drift_of,
 )
 from contract.spec import AssetClass
 
@@ -125,8 +127,8 @@ class Pipeline:
         """This device's clock, when the newest message came."""
         self.look: Callable[[Run, int], None] | None = None
         """Called with each vector that is reported, by its place in a run; it changes nothing."""
-        self.findings: list[Finding] = []
-        """Verdicts of the newest batch, to be kept with it."""
+        self.findings: list[Finding | Ended] = []
+        """Verdicts and ends of lives of the newest batch, to be kept with it."""
 
     def process(self, batch: Batch) -> list[Outcome]:
         """Take a batch; return what is to be said, in order.
@@ -145,6 +147,9 @@ class Pipeline:
                 group.cohort.adopt(group.release.health)
             self._personalise(group)
             self._judge_own(group)
+            for one in self.assets.values():
+                if one.group is group:
+                    one.judged_by_another()
         if batch.facts is not None:
             self.facts = batch.facts
             for name, known in self.assets.items():
@@ -257,6 +262,7 @@ class Pipeline:
         self.counts.vectors += 1
         if run.anew_ns is not None and k == 0:
             asset.begin_time(run.anew_ns)
+        asset.watch_drift(run.levelled[k], judged)
         spec = group.spec
         if spec.rul and run.whole[k] and run.sure(k) and group.levels.ready:
             self._lives.add(asset.name, asset.life, t_ns, run.X[k])
@@ -269,6 +275,7 @@ class Pipeline:
         if judged.z is not None and judged.score is not None:
             # By what was judged now alone: an old score, told again, is no evidence.
             change = asset.alert.push(t_ns, judged.score, rul_h, asset.life)
+            self._record(asset, judged, judged.score, t_ns, change)
         else:
             change = asset.alert.expire(t_ns)
         if not due and not change:
@@ -279,6 +286,8 @@ class Pipeline:
         report = self._health(run, k, judged, predictor, rul_h, marks)
         outcomes: list[Outcome] = []
         if due:
+            if report.rul_h is not None:
+                asset.record.tell(t_ns, report.rul_h)
             asset.told_ns = t_ns
             outcomes.append(report)
             if self.look is not None:
@@ -296,6 +305,18 @@ class Pipeline:
                 )
             )
         return outcomes
+
+    def _record(
+        self, asset: Asset, judged: health.Judged, score: float, t_ns: int, change: str
+    ) -> None:
+        """Count a judged vector; keep it, if an alert stands, until it is known what it was."""
+        tally = asset.group.tally
+        tally.watched_ns += asset.record.watched_ns(t_ns)
+        tally.judged += 1
+        tally.over += score >= 1.0
+        tally.raised += change == "raised"
+        if asset.alert.active and judged.z is not None:
+            asset.record.suspect(asset.alert.number, judged.z, judged.raw)
 
     def _health(
         self,
@@ -318,6 +339,7 @@ class Pipeline:
             low_h, high_h = group.interval.around(rul_h)
             coverage = group.interval.coverage
         score = judged.score
+        drifted = asset.drifted
         index = None if score is None else health.index(score, rul_h, group.spec.cap_h)
         return Health(
             asset=asset.name,
@@ -339,6 +361,8 @@ class Pipeline:
                 () if run.whole[k] and judged.absent is None else group.lacking(x, judged.absent)
             ),
             why=health.why(judged, group.parts) if score is not None and score > 0.7 else (),
+            drift=drifted,
+            drift_of=drift_of(drifted, group.sensors),
         )
 
     def _gone(self, event: Event, outcomes: list[Outcome]) -> None:
@@ -396,7 +420,11 @@ class Pipeline:
             meant = said.alert or newest
             word = alert.state
             if isinstance(said, Verdict):
-                self.findings.append(self._finding(asset, t_ns, said))
+                finding = self._finding(asset, t_ns, said)
+                self.findings.append(finding)
+                if said.verdict == "false_alarm" and finding.span is not None:
+                    found = asset.record.acquitted(finding.span.number)
+                    asset.group.acquit(*found)
             if meant != newest:
                 remark = f"{meant} is not the newest alert"
             elif isinstance(said, Verdict):
@@ -432,6 +460,8 @@ class Pipeline:
         if run is not None:
             self._judge([run], outcomes)
         group, newest = asset.group, asset.alert.newest
+        if event.event != "started" and asset.begun:
+            self.findings.append(_ended(asset, event))
         closed = asset.alert.end(event.t_ns)
         if closed or said.ref:
             outcomes.append(
@@ -518,6 +548,8 @@ class Pipeline:
             if group.personal is not None:
                 for key, array in group.personal.arrays().items():
                     arrays[f"class/{name}/{key}"] = array
+            for key, array in group.record().items():
+                arrays[f"class/{name}/{key}"] = array
             for key, array in group.levels.arrays().items():
                 arrays[f"class/{name}/levels/{key}"] = array
             if group.release is not None:
@@ -602,6 +634,25 @@ class Pipeline:
             if group.release is not None:
                 group.personal = restored(group.release, arrays)
             self._judge_own(group)
+        if "tally" in arrays:
+            group.restore_record(arrays)
+
+
+def _ended(asset: Asset, event: Event) -> Ended:
+    span = asset.alert.span()
+    own = span is not None and span.life == asset.life
+    told, error = asset.record.error_h(event.t_ns, asset.group.spec.cap_h)
+    return Ended(
+        asset.group.spec.name,
+        asset.name,
+        asset.life,
+        event.t_ns,
+        event.event,
+        asset.alert.id_of(asset.name, span) if own else "",
+        own and asset.alert.active,
+        told,
+        error,
+    )
 
 
 class _Head(msgspec.Struct):

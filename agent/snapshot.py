@@ -6,7 +6,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from contract.report import Alert, AlertState, Health
+from contract.report import Alert, AlertState, Health, Quality
 
 
 class Points(NamedTuple):
@@ -98,12 +98,14 @@ class SeenClass(msgspec.Struct, frozen=True):
         features: digest that devices which learn together must share.
         release: version; 0: the device's own models.
         digest: of the release; empty: there is none.
+        quality: of its alerts.
     """
 
     name: str
     features: str
     release: int
     digest: str
+    quality: Quality
 
 
 class SeenChannel(msgspec.Struct, frozen=True):

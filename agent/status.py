@@ -7,9 +7,9 @@ import msgspec
 
 from agent.config import AgentConfig
 from agent.rollout import live_version
-from agent.store import open_readonly
+from agent.store import open_readonly, read_quality
 from agent.wording import within
-from contract.report import Alert, AlertState, Health
+from contract.report import Alert, AlertState, Health, Quality
 
 _ORDER: tuple[AlertState, ...] = (
     "unacknowledged", "latched", "returned", "acknowledged", "shelved", "normal",
@@ -30,6 +30,7 @@ class Seen(msgspec.Struct):
         alerts: those that stand, are shelved, or are still to be acknowledged.
         marked: values by ``channel.reason``, as of the last checkpoint.
         marked_of: the same of each of the assets that have most.
+        quality: of the alerts, per asset class, as of then or of the newest verdict.
         left: hours left of each asset, in words; empty: they are not known.
         problem: what was wrong with the device's clock when it was last noted; empty: nothing.
     """
@@ -42,6 +43,7 @@ class Seen(msgspec.Struct):
     health: list[Health]
     alerts: list[Alert]
     marked: dict[str, int] = {}
+    quality: dict[str, Quality] = {}
     marked_of: dict[str, dict[str, int]] = {}
     left: dict[str, str] = {}
     refused: tuple[str, ...] = ()
@@ -72,6 +74,7 @@ def read(config: AgentConfig) -> Seen:
             ).fetchall(),
             health=health,
             alerts=[alert for alert in alerts if alert.now != "normal"],
+            quality=read_quality(db),
             marked=marked,
             marked_of=marked_of,
             refused=db.execute(
@@ -94,6 +97,38 @@ def _marked(db: sqlite3.Connection) -> tuple[dict[str, int], dict[str, dict[str,
 def _counted(marked: dict[str, int], most: int) -> str:
     found = sorted(marked.items(), key=lambda one: -one[1])[:most]
     return ", ".join(f"{count} {key}" for key, count in found)
+
+
+def _in_words(name: str, found: Quality) -> list[str]:
+    """Return how good a class's alerts are; what nobody's word stands behind is named estimate."""
+    lines = []
+    cases = f"{found.confirmed} right, {found.false_alarms} false, {found.missed} missed"
+    shares = [
+        f"{word} {value:.2f}"
+        for word, value in (
+            ("precision", found.precision),
+            ("recall", found.recall),
+            ("F1", found.f1),
+            ("accuracy", found.accuracy),
+        )
+        if value is not None
+    ]
+    if shares:
+        lines.append(f"alerts of {name}: {cases}; {', '.join(shares)}")
+    if found.machine_months > 0:
+        said = f"{found.raised} alerts in {found.machine_months:.2f} machine-months"
+        if found.false_alarms_per_month is not None:
+            said += f", {found.false_alarms_per_month:.2f} a month found false"
+        if found.estimate_alarms_per_month is not None:
+            said += f"; estimate without labels: at most {found.estimate_alarms_per_month:.2f}"
+        if found.estimate_over_limit is not None:
+            said += f", {found.estimate_over_limit:.2%} of vectors over the limit"
+        lines.append(f"alarm rate of {name}: {said}")
+    if found.rul_error_h is not None:
+        error = f"{found.rul_error_h:.1f} h from what came, of {found.rul_lives} lives"
+        lines.append(f"remaining life of {name}: told {error}")
+    lines += [f"retraining of {name} is asked for: {reason}" for reason in found.retrain]
+    return lines
 
 
 def _left(config: AgentConfig, report: Health) -> str:
@@ -121,6 +156,8 @@ def as_text(seen: Seen) -> str:
     for name, version in seen.live.items():
         judge = f"release {version}" if version else "its own models"
         lines.append(f"class {name}: judged by {judge}, {seen.lives.get(name, 0)} finished lives")
+    for name, found in seen.quality.items():
+        lines += _in_words(name, found)
     if seen.quarantined:
         reasons = ", ".join(f"{count} {reason}" for reason, count in seen.quarantined.items())
         lines.append(f"messages that could not be used: {reasons}")
@@ -141,6 +178,9 @@ def as_text(seen: Seen) -> str:
         why = ", ".join(f"{w.channel} {w.share:.0%}" for w in report.why)
         line = f"{report.asset:{width}}  {index}  {report.state:8}  {left:{wide}}  {when}  {why}"
         lines.append(line.rstrip())
+        if report.drift:
+            said = ", ".join(f"{d.channel or 'the score'} {d.change}" for d in report.drift)
+            lines.append(f"{'':{width}}  drifts ({report.drift_of}): {said}")
     if not seen.health:
         lines.append("(nothing judged yet)")
     lines += ["", "alerts, by their ids:"] if seen.alerts else ["", "no alert"]

@@ -170,3 +170,24 @@ class Sklearn(
 
 
 RulModel = Ridge | Sklearn
+
+
+class Drift(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Whether channels and scores drift from each asset's own beginning: see ``agent.drift``.
+
+    A signal is a channel's newest value at each feature vector, or the score. Nothing is merged:
+    how soon a device says so is its own affair.
+
+    Attributes:
+        warm: feature vectors that make a signal's reference.
+        order: of the autoregressive model that whitens it.
+        level: log-likelihood at which a level has drifted; higher: later, and fewer false alarms.
+        variance: the same of its variance.
+        memory: feature vectors that the reference's level goes back.
+    """
+
+    warm: Annotated[int, msgspec.Meta(ge=300, le=10_000)] = 1000
+    order: Annotated[int, msgspec.Meta(ge=1, le=16)] = 5
+    level: Rate = 10.5
+    variance: Rate = 9.2
+    memory: Positive = 5000

@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from contract.model_spec import Health, Moments, RulModel
+from contract.model_spec import Drift, Health, Moments, RulModel
 
 Positive = Annotated[int, msgspec.Meta(ge=1)]
 
@@ -244,6 +244,7 @@ class AssetClass(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         latch: an alert that is over is held until it is acknowledged.
         holdout: every n-th finished life is kept from training and used to judge; 0: none.
         max_life_rows: feature vectors kept of one life; a longer life keeps its last ones.
+        drift: say when channels or the score drift; none: do not look.
     """
 
     name: str
@@ -265,6 +266,7 @@ class AssetClass(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     latch: bool = False
     holdout: Annotated[int, msgspec.Meta(ge=0)] = 5
     max_life_rows: Positive = 20_000
+    drift: Drift | None = None
 
     def __post_init__(self) -> None:
         """Refuse what no pipeline could run; msgspec turns this into an error with the path."""

@@ -32,7 +32,7 @@ from agent.sources import Source
 from agent.store import Store, open_readonly
 from agent.wording import reason
 from contract import VERSION
-from contract.report import STANDING, Alert, AlertState, Health
+from contract.report import STANDING, Alert, AlertState, Health, Quality
 
 if TYPE_CHECKING:
     from agent.app import Engine
@@ -305,6 +305,7 @@ class Logbook:
                     group.spec.features_digest(),
                     group.release.version if group.release else 0,
                     group.release.digest if group.release else "",
+                    engine.quality.get(name, Quality()),
                 )
                 for name, group in engine.pipeline.groups.items()
             ),

@@ -357,6 +357,7 @@ def kept_in(store: Store) -> list[object]:
     return [
         rows("SELECT asset_class, asset, life, end_ns, heldout FROM life ORDER BY id"),
         rows("SELECT * FROM life_row ORDER BY asset, life, t_ns"),
+        rows("SELECT * FROM ended ORDER BY id"),
     ]
 
 
