@@ -8,8 +8,11 @@ from typing import Annotated, Literal
 
 import msgspec
 
+from agent.decode.cobs import MOST_VALUES
 from agent.notify import NotifyConfig
 from agent.sources import SourceConfig
+from agent.sources.source import check_columns, check_units
+from agent.sparkplug.names import check_asset, check_name
 from contract import topics, units
 from contract.config import is_loopback, load_toml
 from contract.errors import ConfigError
@@ -50,7 +53,9 @@ class Subscription(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         format: of what is published there; ``auto``: found by its content.
         asset: where the topic does not bear it.
         channel: where neither topic nor payload bear it.
-        unit: of the values, where it is not the one that the asset class declares.
+        unit: of the values of the one channel that the topic or ``channel`` names, where it is not
+            the one that the asset class declares.
+        units: the same by channel, where the payload or ``columns`` name them.
         columns: of CSV lines and COBS records.
         time: the column that bears the time.
         qos: 0: what the broker cannot deliver at once is lost.
@@ -63,6 +68,7 @@ class Subscription(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     asset: str = ""
     channel: str = ""
     unit: str = ""
+    units: dict[str, str] = {}
     columns: tuple[str, ...] = ()
     time: str = ""
     qos: Literal[0, 1] = 1
@@ -80,6 +86,32 @@ class Subscription(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
                 raise ValueError(f"topic {self.topic!r} is no topic filter at {level!r}")
         if not self.topic or (not self.columns and self.format in {"csv", "cobs"}):
             raise ValueError(f"topic {self.topic!r}: {self.format} needs columns")
+        for name, what in ((self.asset, "asset"), (self.channel, "channel")):
+            if name:
+                topics.check_name(name, what)
+        self._check_columns()
+        self._check_unit()
+
+    def _check_columns(self) -> None:
+        if self.format == "cobs" and self.time:
+            raise ValueError("time: a cobs record has its own")
+        if self.format == "cobs" and len(self.columns) > MOST_VALUES:
+            raise ValueError(f"columns: {len(self.columns)}; a cobs record has {MOST_VALUES}")
+        if self.columns:
+            check_columns(self.columns, self.units, self.time)
+        elif self.time:
+            raise ValueError("time: it is the name of a column, and there are no columns")
+
+    def _check_unit(self) -> None:
+        if self.unit and self.units:
+            raise ValueError("unit: units, a table by channel, says it already")
+        if self.unit and not self.channel and "{channel}" not in self.topic.split("/"):
+            raise ValueError(
+                f"unit: topic {self.topic!r} names no channel: give units, a table by channel"
+            )
+        if self.unit:
+            units.check(self.unit)
+        check_units(self.units)
 
 
 class Sparkplug(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -99,6 +131,14 @@ class Sparkplug(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     asset: str = "{device}"
     reorder_s: Annotated[float, msgspec.Meta(ge=0, le=60)] = 2.0
     history_s: Annotated[float, msgspec.Meta(ge=0, le=60)] = 2.0
+
+    def __post_init__(self) -> None:
+        """Refuse what no host application could be; msgspec turns this into an error."""
+        check_name(self.host_id)
+        for group in self.groups:
+            if group != "+":
+                check_name(group)
+        check_asset(self.asset)
 
 
 class SparkplugEdge(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -167,7 +207,8 @@ class Keep(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         waveforms: keep bursts in the journal; False: their features only, so that an alert shows
             no waveform.
         evidence_mb: of what alerts are explained from; 0: none is kept.
-        wait_ms: after the first message of a batch, so that more of them share its commit; 0: none.
+        wait_ms: after the first message of a batch, so that more of them share its commit; results
+            come so much later; 0: none. A card lives by it: see ``docs/durability.md``.
     """
 
     power_loss_safe: bool = True
@@ -177,7 +218,7 @@ class Keep(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     lives: Count = 500
     waveforms: bool = True
     evidence_mb: Annotated[float, msgspec.Meta(ge=0)] = 32.0
-    wait_ms: Annotated[float, msgspec.Meta(ge=0, le=1000)] = 0.0
+    wait_ms: Annotated[float, msgspec.Meta(ge=0, le=2000)] = 0.0
 
 
 class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

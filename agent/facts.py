@@ -16,6 +16,7 @@ when it changes: write it under another name and rename it, so that no half of i
 
 import csv
 import math
+from collections.abc import Iterator
 from pathlib import Path
 
 from agent.config import AgentConfig
@@ -72,8 +73,8 @@ def read(path: Path, config: AgentConfig) -> Facts:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path}: cannot be read: {error}") from error
-    rows = csv.reader(text.splitlines())
-    header = next(rows, [])
+    rows = _rows(path, text)
+    _, header = next(rows, (1, []))
     if "asset" not in header or len(set(header)) != len(header):
         raise DataError(f"{path}:1: the header needs a column 'asset', and each name once")
     wanted = {_name(fact) for spec in config.asset_class for fact in spec.facts}
@@ -81,10 +82,10 @@ def read(path: Path, config: AgentConfig) -> Facts:
     if missing:
         raise DataError(f"{path}:1: no column {missing[0]!r}; there are {', '.join(header)}")
     found: dict[str, dict[int, dict[str, float]]] = {}
-    for row in rows:
+    for line, row in rows:
         if not row:
             continue
-        place = f"{path}:{rows.line_num}"
+        place = f"{path}:{line}"
         if len(row) != len(header):
             raise DataError(f"{place}: {len(row)} cells, {len(header)} in the header")
         cells = {name: cell.strip() for name, cell in zip(header, row, strict=True)}
@@ -135,6 +136,16 @@ def _word(fact: Fact, word: str, place: str) -> dict[str, float]:
     if fact.order:
         return {fact.name: float(words.index(word))}
     return {f"{fact.name}={one}": float(one == word) for one in words}
+
+
+def _rows(path: Path, text: str) -> Iterator[tuple[int, list[str]]]:
+    """Yield the cells of each row, with the number of its line."""
+    rows = csv.reader(text.splitlines())
+    try:
+        for row in rows:
+            yield rows.line_num, row
+    except csv.Error as error:  # as of a cell that is longer than any number
+        raise DataError(f"{path}:{rows.line_num}: {error}: mend or empty the cell") from error
 
 
 def _number(text: str, place: str) -> float:

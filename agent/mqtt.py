@@ -27,6 +27,7 @@ from agent.intake import Arrival
 log = logging.getLogger("runout.mqtt")
 
 _PUBACK = b"\x40\x02"
+_SHORT = "what the broker sends is not MQTT: a packet is shorter than its head says"
 READ_BYTES = 256 * 1024
 MOST_PACKET = 8 * 1024 * 1024
 """Bytes of a message; what is larger is rejected."""
@@ -131,15 +132,18 @@ class _Client(paho.Client):
         while not rc and (head := sock.head()) is not None:
             begin, end = head
             data = sock.data
-            kind = data[sock.at] & 0xF6
+            first = data[sock.at]
+            kind = first & 0xF6
             if end > len(data):
                 if end - begin > MOST_PACKET:
                     self._refuse(sock, begin, end, now_ns, arrivals)
                 break
             if kind in {0x30, 0x32}:
-                arrivals.append(self._read_message(data, kind, begin, end, now_ns))
+                arrivals.append(self._read_message(data, first, begin, end, now_ns))
                 sock.at = end
             elif kind == 0x40:
+                if end < begin + 2:
+                    raise ValueError(_SHORT)
                 acked.append(data[begin] << 8 | data[begin + 1])
                 if end - begin > 2 and data[begin + 2] >= 0x80:
                     # MQTT 5 says why. Published again it would be refused again.
@@ -158,51 +162,60 @@ class _Client(paho.Client):
             self._last_bytes_received = time.monotonic()
         return self._loop_rc_handle(rc) if rc else rc
 
-    def _read_message(self, data: bytes, kind: int, begin: int, end: int, now_ns: int) -> Arrival:
+    def _read_message(self, data: bytes, first: int, begin: int, end: int, now_ns: int) -> Arrival:
+        if end < begin + 2:
+            raise ValueError(_SHORT)
         at = begin + 2 + (data[begin] << 8 | data[begin + 1])
         topic = data[begin + 2 : at]
         token = 0
-        if kind == 0x32:
+        if first & 0x06:
+            if end < at + 2:
+                raise ValueError(_SHORT)
             token = self.session << 16 | data[at] << 8 | data[at + 1]
             at += 2
         if self._protocol == paho.MQTTv5:
-            size, length = _varint(data, at)
+            size, length = _varint(data, at, end)
             at += size + length
         if at > end:
-            raise ValueError("a message is shorter than its head says")
-        return Arrival(topic.decode("utf-8", "replace"), data[at:end], token, now_ns)
+            raise ValueError(_SHORT)
+        arrival = Arrival(topic.decode("utf-8", "replace"), data[at:end], token, now_ns)
+        return arrival._replace(retained=True) if first & 0x01 else arrival
 
     def _refuse(
         self, sock: _ReadAhead, begin: int, end: int, now_ns: int, arrivals: list[Arrival]
     ) -> None:
         """Pass over a message that is too large, as if it were empty: it is rejected and told."""
-        data = sock.data
+        data, first = sock.data, sock.data[sock.at]
+        if first & 0xF4 != 0x30:
+            raise ValueError("what the broker sends is not MQTT: only a message may be so large")
+        if len(data) < begin + 2:
+            return  # its head comes with the next read
         at = begin + 2 + (data[begin] << 8 | data[begin + 1])
         if len(data) < at + 8:
-            return  # its head comes with the next read
-        kind = data[sock.at] & 0xF6
-        v5 = self._protocol == paho.MQTTv5
-        stop = at + (2 if kind == 0x32 else 0)
-        if v5:
-            size, length = _varint(data, stop)
+            return
+        stop = at + (2 if first & 0x06 else 0)
+        if self._protocol == paho.MQTTv5:
+            size, length = _varint(data, stop, end)
+            if stop + size + length > end:
+                raise ValueError(_SHORT)
             if len(data) < stop + size + length:
                 return
             stop += size + length
-        message = self._read_message(data, kind, begin, stop, now_ns)
+        message = self._read_message(data, first, begin, stop, now_ns)
         arrivals.append(message._replace(payload=b"", over=end - begin))
         log.warning("a message is too large", extra={"bytes": end - begin, "most": MOST_PACKET})
         sock.skip = end - len(data)
         sock.at = len(data)
 
 
-def _varint(data: bytes, at: int) -> tuple[int, int]:
-    """Return how many bytes a length takes, and the length."""
+def _varint(data: bytes, at: int, end: int) -> tuple[int, int]:
+    """Return how many bytes a length takes, all before ``end``, and the length."""
     value = 0
-    for i in range(4):
+    for i in range(min(4, end - at)):
         value |= (data[at + i] & 0x7F) << 7 * i
         if data[at + i] < 0x80:
             return i + 1, value
-    raise ValueError("not MQTT: a length of more than four bytes")
+    raise ValueError("what the broker sends is not MQTT: a length that does not end")
 
 
 def _head_of(first: int, size: int) -> bytes:
@@ -431,8 +444,12 @@ class Link:
     def _subscriptions(self) -> Any:
         if not self._v5:
             return self._filters
-        # Our own results do not come back to us.
-        return [(topic, SubscribeOptions(qos=qos, noLocal=True)) for topic, qos in self._filters]
+        # Our own results do not come back to us, nor does each connection bring what is retained.
+        once = SubscribeOptions.RETAIN_SEND_IF_NEW_SUB
+        return [
+            (topic, SubscribeOptions(qos=qos, noLocal=True, retainHandling=once))
+            for topic, qos in self._filters
+        ]
 
     def _on_subscribe(self, _client: Any, _data: Any, _mid: int, reasons: Any, _p: Any) -> None:
         for (topic, _), reason in zip(self._filters, reasons, strict=False):

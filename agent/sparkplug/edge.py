@@ -8,7 +8,8 @@ they are known to every birth that follows.
 
 from typing import Any, NamedTuple
 
-from agent.sparkplug.host import check_name, read_state
+from agent.sparkplug.host import read_state
+from agent.sparkplug.names import check_name
 from agent.sparkplug.schema import (
     BDSEQ,
     NAMESPACE,

@@ -12,6 +12,7 @@ changed with the message that is missing.
 
 import msgspec
 
+from agent.sparkplug.names import check_asset, check_name
 from agent.sparkplug.schema import LATEST_MS, NAMESPACE, Message, read_payload, read_topic
 from agent.sparkplug.session import Heard, Session
 from contract.errors import DecodeError
@@ -56,11 +57,7 @@ class Host:
     ) -> None:
         for name in (host_id, *(group for group in groups if group != "+")):
             check_name(name)
-        try:
-            check_name(asset.format(group="group", node="node", device="device"))
-        except (LookupError, AttributeError, ValueError) as error:
-            text = f"asset {asset!r} is not made of {{group}}, {{node}} and {{device}}"
-            raise ValueError(text) from error
+        check_asset(asset)
         self._state_topic = f"{NAMESPACE}/STATE/{host_id}"
         self._groups = groups
         self._asset_name = asset
@@ -136,6 +133,14 @@ class Host:
             return session.born(where, read, at_ns)
         return session.receive(where, read, at_ns)
 
+    def forget(self, topic: str) -> None:
+        """Know nothing of the node a topic is of: its next message asks it to be born again."""
+        try:
+            where = read_topic(topic)
+        except DecodeError:
+            return
+        self._sessions.pop((where.group, where.node), None)
+
     def _session(self, group: str, node: str) -> Session:
         session = self._sessions.get((group, node))
         if session is None:
@@ -185,9 +190,3 @@ def read_state(payload: bytes) -> State:
         return msgspec.json.decode(payload, type=State)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise DecodeError("state", f"not a STATE message: {error}") from error
-
-
-def check_name(name: str) -> None:
-    """Refuse what cannot be a group, node, device or host application."""
-    if not name or set(name) & set("+/#"):
-        raise ValueError(f"{name!r} is no Sparkplug name: not empty, without + / #")

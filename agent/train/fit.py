@@ -6,15 +6,14 @@ from typing import NamedTuple
 import msgspec
 import numpy as np
 
-from agent.labels import Life
+from agent.labels import basis_of
 from agent.models.healthy import learnt
 from agent.prognosis import error_h, shaped
 from agent.train.source import Gathered
 from contract import VERSION
 from contract.arrays import Arrays
 from contract.model_spec import Ridge, Sklearn
-from contract.models.moments import Moments
-from contract.models.ridge import Basis, GramSums
+from contract.models.ridge import GramSums
 from contract.release import Manifest, Release
 from contract.spec import rul_name
 
@@ -42,14 +41,6 @@ class Fitted(NamedTuple):
 
 LOST = 1e12
 """Condition of the sums beyond which a third of a number's digits are left."""
-
-
-def basis_of(lives: list[Life]) -> Basis:
-    """Return the standardisation of some lives' vectors."""
-    total = Moments.empty(lives[0].X.shape[1], diagonal=True)
-    for life in lives:
-        total = total.merge(Moments.of(life.X, diagonal=True))
-    return Basis.of(total)
 
 
 def fit(gathered: Gathered) -> Fitted:

@@ -1,8 +1,8 @@
 """``runout-agent select``: several ways to learn remaining life, side by side, and one chosen.
 
 Judged forwards in time: what is learnt from the lives that ended first is judged by those that
-ended next. Chosen is the simplest whose error is within one standard error of the least (L. Breiman et
-al., *Classification and regression trees*, 1984): what is not better for sure is not worth more.
+ended next. Chosen is the simplest whose error is within one standard error of the least (L. Breiman
+et al., *Classification and regression trees*, 1984): what is not better for sure is worth no more.
 """
 
 import argparse

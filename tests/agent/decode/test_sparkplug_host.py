@@ -526,6 +526,16 @@ def test_an_unknown_alias_asks_for_a_birth_and_costs_no_other_metric() -> None:
     assert [is_rebirth(m) for m in heard.say] == [True]
 
 
+def test_a_node_that_was_forgotten_is_asked_to_be_born_again_under_the_same_names() -> None:
+    plant = a_plant()
+    plant.host.forget("no topic of Sparkplug's")
+    assert values(plant.tell("DDATA", flow(2, 1.0), "pump")) == [1.0]
+    plant.host.forget("spBv1.0/plant/DDATA/hall/pump")
+    heard = plant.tell("DDATA", flow(3, 2.0), "pump")
+    assert [is_rebirth(m) for m in heard.say] == [True]
+    assert plant.born().refused == ()
+
+
 def test_numbers_go_round_after_255() -> None:
     plant = a_plant()
     for i in range(600):
