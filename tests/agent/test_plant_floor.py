@@ -547,6 +547,7 @@ def test_an_edge_node_that_was_there_before_is_asked_for_its_births_and_judged(
     plant.wait(lambda: states(plant) == [True])
     edge.tell("data")  # of a node that the agent knows nothing of
     edge.wait_for("born 2")
+    plant.wait(lambda: any("NCMD" in topic for topic, _ in plant.heard))
     asked = [payload for topic, payload in plant.heard if "NCMD" in topic]
     assert [metric.name for metric in Payload.FromString(asked[0]).metrics] == [REBIRTH]
     for n in range(2, 12):
