@@ -152,3 +152,77 @@ def t2_scores(values: Floats, rows: int = 30) -> Floats:
     covariance = np.cov(Z[rows:TRAIN].T) + 0.1 * np.eye(values.shape[1])
     t2 = np.einsum("ni,ij,nj->n", Z, np.linalg.inv(covariance), Z)
     return np.asarray(np.sqrt(t2)[TRAIN:])
+
+
+ABLATIONS: dict[str, dict[str, object]] = {
+    "no channel wanders further than it shows": {"wander": 1.0},
+    "only the temperatures do (6, 4)": {"wander": 1.0, "temperature": 6.0, "thermocouple": 4.0},
+    "the temperatures are not watched": {"wander": 1.0, "temperature": 1e6, "thermocouple": 1e6},
+    "the own mean of all the beginning": {"health.recent": 0},
+    "the own mean stays": {"health.follow": 0.0},
+    "no floor of the own variance": {"health.floor": 0.0},
+    "the largest deviation alone": {"health.power": 0},
+    "squares in place of fourth powers": {"health.power": 2},
+}
+"""What is left out of the settings, one at a time; the limit stays."""
+ROWS = (30, 45, 60)
+RECENT = (100, 200, 400)
+FOLLOW = (0.0, 800.0)
+LIMITS = np.arange(0.5, 2.5, 0.05)
+MOST_FAR = 12.0
+
+
+def without(changes: dict[str, object], spec: AssetClass) -> dict[str, object]:
+    """Return changes with those of channels' wandering as the channels that they make."""
+    wander = {c.name: changes.get(c.name, changes.get("wander", c.wander)) for c in spec.channels}
+    left = {k: v for k, v in changes.items() if k != "wander" and k not in wander}
+    channels = tuple(msgspec.structs.replace(c, wander=wander[c.name]) for c in spec.channels)
+    return {**left, "channels": channels}
+
+
+def ablated(files: list[File]) -> dict[str, Figures]:
+    """Return how well each setting's lack does."""
+    with tempfile.TemporaryDirectory() as folder:
+        spec = configured(CONFIG, Path(folder), "bench").asset_class[0]
+    faulty = np.concatenate([file.judged for file in files])
+    found = {}
+    for name, changes in ABLATIONS.items():
+        made = without(changes, spec)
+        scores = np.concatenate([score(file, **made) for file in files])
+        found[name] = Figures.of(scores, faulty, 1.0)
+    return found
+
+
+def held_out(files: list[File]) -> Figures:
+    """Return how well each file is judged by settings chosen on the others.
+
+    The rows of the mean, the recent part, the following and the limit are chosen; how far channels
+    wander is not, since it was declared with all files in sight.
+    """
+    settings = [
+        {
+            "stats": (f"mean_{rows}",),
+            "warmup": rows,
+            "health.baseline": TRAIN - rows + 1,
+            "health.learn": TRAIN - rows + 1,
+            "health.recent": min(recent, TRAIN) - rows + 1,
+            "health.follow": follow,
+        }
+        for rows in ROWS
+        for recent in RECENT
+        for follow in FOLLOW
+    ]
+    scores = [[score(file, **setting) for file in files] for setting in settings]
+    told = []
+    for i in range(len(files)):
+        others = [j for j in range(len(files)) if j != i]
+        faulty = np.concatenate([files[j].judged for j in others])
+        best = (-1.0, 0, 1.0)
+        for s, by in enumerate(scores):
+            pooled = np.concatenate([by[j] for j in others])
+            for limit in LIMITS.tolist():
+                figures = Figures.of(pooled, faulty, limit)
+                if figures.far_percent <= MOST_FAR and figures.f1 > best[0]:
+                    best = (figures.f1, s, limit)
+        told.append(scores[best[1]][i] / best[2])
+    return Figures.of(np.concatenate(told), np.concatenate([f.judged for f in files]), 1.0)
