@@ -12,9 +12,11 @@ from agent.models.healthy import learnt as learnt_of
 from contract.arrays import Arrays, Floats
 from contract.features import FeatureSpec
 from contract.models import histogram
-from contract.models.healthy import Healthy, Scorer, scorer
+from contract.models.healthy import Healthy, Scorer, remembers, scorer, shown
+from contract.models.lagged import LaggedModel
 from contract.models.moments import Moments, spread
 from contract.models.network import NetworkModel
+from contract.model_spec import Lagged
 from contract.report import Why
 from contract.spec import AssetClass
 
@@ -145,7 +147,9 @@ class Judged:
     @property
     def shares(self) -> Floats | None:
         """Return each watched column's share in the newest score ``(F,)``; found when asked."""
-        return None if self._model is None or self.z is None else self._model.shares(self.z)
+        if self._model is None or self.z is None:
+            return None
+        return self._model.shares(self.z if self.seen is None else self.seen)
 
 
 class AssetHealth:
@@ -169,6 +173,7 @@ class AssetHealth:
         self._channel, self._independent = _of_means(spec)
         wander = np.array([column.wander for column in spec.columns] + [1.0])
         self._wander = wander[self._channel]
+        self._remembers = remembers(self._spec, self._size)
         self._span = -(-look_back(spec, spec.health_stats) // spec.hop)
         self._patience = self._span + self._spec.baseline
         self.reset()
@@ -190,6 +195,8 @@ class AssetHealth:
         self._scale = np.ones((count, self._size))
         self._noise = np.zeros((count, 3, self._width if self._spec.floor else 0))
         """Count, mean and scatter of the beginning's readings."""
+        self._memory = np.zeros(self._remembers)
+        """What a model that remembers does of the vectors so far; zeros: nothing."""
         self._smooth = np.nan
         self._label, self._stood = int(UNKNOWN), 0
         self._unsorted = np.zeros((self._spec.baseline, self._width if self._regime else 0))
@@ -261,7 +268,8 @@ class AssetHealth:
                 self._gather(x, row, regime, cohort)
             regime = -1
         if judge is None:
-            if learn and regime >= 0 and self._seen[regime] < self._learnt:
+            more = learn and regime >= 0 and self._seen[regime] < self._learnt
+            if more and not self._remembers:
                 # Too few to judge by, as yet: the beginning goes on.
                 z = self._standardised(x[None, :], regimes)
                 if self._says_all(z[0], regime):
@@ -269,6 +277,7 @@ class AssetHealth:
                     cohort.learn(z)
             return Judged(None)
         if regime < 0:
+            self._memory[:] = 0.0
             return Judged(None if np.isnan(self._smooth) else float(self._smooth))
         judged = self._judge(x[None, :], regimes, judge)[0]
         if judged.z is not None and learn:
@@ -287,7 +296,8 @@ class AssetHealth:
         more = self._seen[regime] < self._learnt
         if not (late or more) or not (finite | absent).all():
             return
-        raw = float(judge.model.score_rows(z[None, :])[0])
+        sight = z if judged.seen is None else judged.seen
+        raw = float(judge.model.score_rows(sight[None, :])[0])
         if more:
             self._seen[regime] += 1
             # The scores of all vectors but the clearly sick make the limit; what scores as
@@ -295,9 +305,20 @@ class AssetHealth:
             if self._smooth < HALF:
                 cohort.count(raw)
             if raw < judge.limit:
-                cohort.learn(np.where(absent, np.nan, z)[None, :])
+                self._teach(z, absent, sight, cohort)
         if late and raw < judge.limit:
             self._gather_late(x, row, regime)
+
+    def _teach(
+        self, z: Floats, absent: NDArray[np.bool_], sight: Floats, cohort: Cohort
+    ) -> None:
+        """Let the class learn one vector."""
+        if not self._remembers:
+            cohort.learn(np.where(absent, np.nan, z)[None, :])
+        elif isinstance(self._spec, Lagged) and sight[0] > self._spec.lags:
+            times = self._spec.lags + 1
+            past = sight[1 : 1 + times * self._size]
+            cohort.learn(np.where(np.tile(absent, times), np.nan, past)[None, :])
 
     def _regimes_of(self, rows: Floats) -> NDArray[np.int64]:
         """Return the regime of each vector by its newest row; -1: unknown, or a mixture."""
@@ -332,7 +353,10 @@ class AssetHealth:
             most = self._size - missing.sum(axis=1)
             known &= finite.sum(axis=1) * 2 >= most[at]
             Z = np.where(finite, Z, 0.0)  # says nothing of what was not measured
-        scores = (judge.model.score_rows(Z) / judge.limit).tolist()
+        sights = Z
+        if isinstance(judge.model, LaggedModel):
+            sights = self._follow_up(Z, known, judge.model)
+        scores = (judge.model.score_rows(sights) / judge.limit).tolist()
         a = self._spec.smoothing
         smooth: float | None = None if np.isnan(self._smooth) else float(self._smooth)
         judged = []
@@ -342,6 +366,7 @@ class AssetHealth:
                 without = None if absent is None else absent[at[i]]
                 one = Judged(smooth, Z[i], judge.model, without)
                 one.regime = int(at[i])
+                one.seen = None if sights is Z else sights[i]
                 if self._spec.follow:
                     one.own = np.stack([self._mean[at[i]], self._scale[at[i]]])
                 judged.append(one)
@@ -349,6 +374,14 @@ class AssetHealth:
                 judged.append(Judged(smooth))
         self._smooth = np.nan if smooth is None else smooth
         return judged
+
+    def _follow_up(self, Z: Floats, known: NDArray[np.bool_], model: LaggedModel) -> Floats:
+        """Take vectors into the memory; one that says too little, or is of no regime, ends it."""
+        sights = np.zeros((len(Z), len(self._memory)))
+        for i, z in enumerate(Z):
+            self._memory = model.follow(self._memory, z) if known[i] else model.cold()
+            sights[i] = self._memory
+        return sights
 
     def _may_gather(self, x: Floats, regime: int) -> bool:
         """Return whether a vector is whole, or as whole as there is reason to wait for."""
@@ -394,7 +427,7 @@ class AssetHealth:
             rows = self._beginning[regime]
             self._mean[regime] = np.nan
             self._take_beginning(regime)
-            cohort.learn((rows - self._mean[regime]) / self._scale[regime])
+            cohort.learn(shown(self._spec, (rows - self._mean[regime]) / self._scale[regime]))
 
     def _take_noise(self, row: Floats, regime: int) -> None:
         """Learn how much single readings vary, by those of a beginning."""
@@ -448,6 +481,7 @@ class AssetHealth:
             "health/stood": np.array([self._label, self._stood]),
             "health/unsorted": self._unsorted.copy(),
             **({"health/noise": self._noise.copy()} if self._spec.floor else {}),
+            **({"health/memory": self._memory.copy()} if self._remembers else {}),
         }
 
     def restore(self, arrays: dict[str, np.ndarray]) -> None:
@@ -461,6 +495,8 @@ class AssetHealth:
         self._unsorted = np.array(arrays["health/unsorted"])
         if self._spec.floor:
             self._noise = np.array(arrays["health/noise"])
+        if self._remembers:
+            self._memory = np.array(arrays["health/memory"])
         if self._regime is not None:
             own = {n.removeprefix("health/"): a for n, a in arrays.items()}
             self._regime.restore(own)

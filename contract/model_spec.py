@@ -151,7 +151,23 @@ class Network(Watch, frozen=True, forbid_unknown_fields=True, tag_field="kind", 
     seed: int = 1
 
 
-Health = Moments | Chart | HalfSpace | Clusters | Network
+class Lagged(Watch, frozen=True, forbid_unknown_fields=True, tag_field="kind", tag="lagged"):
+    """Health by what comes unannounced: residuals of a vector autoregression (sums family).
+
+    Attributes:
+        lags: vectors before the newest from which it is told.
+        weights: of the EWMAs of the residual and of its size, beside the residual itself.
+        penalty: ridge penalty per observation.
+        shrink: share of the residual's covariance that is taken from its diagonal alone.
+    """
+
+    lags: Annotated[int, msgspec.Meta(ge=1, le=16)] = 2
+    weights: tuple[Annotated[float, msgspec.Meta(gt=0, lt=1)], ...] = (0.2, 0.1)
+    penalty: Rate = 0.1
+    shrink: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.005
+
+
+Health = Moments | Chart | HalfSpace | Clusters | Network | Lagged
 
 
 class Ridge(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind", tag="ridge"):

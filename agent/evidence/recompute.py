@@ -173,7 +173,8 @@ class _Witness(Pipeline):
             mean, sd = means[regime], sds[regime]
         else:
             regime, (mean, sd) = judged.regime, judged.own
-        raw = np.nan if judge is None else float(judge.model.score_rows(z[None, :])[0])
+        seen = z if judged.seen is None else judged.seen
+        raw = np.nan if judge is None else float(judge.model.score_rows(seen[None, :])[0])
         predictor = group.predictor()
         return Sight(
             run.t_ns[k],

@@ -13,6 +13,7 @@ and each scored by a model of the others. In-sample residuals of so many coeffic
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from contract.arrays import Arrays, Floats
 from contract.model_spec import Lagged
@@ -101,7 +102,7 @@ class LaggedSums:
             )
         return LaggedSums(self.spec, moments, unlearnt)
 
-    def _scored(self, Z: Floats, absent: Floats) -> Floats:
+    def _scored(self, Z: Floats, absent: NDArray[np.bool_]) -> Floats:
         """Return what the charts say of rows, each by a model of the other blocks."""
         n, size = len(Z), Z.shape[1] // (self.spec.lags + 1)
         found = np.empty((n, charts(self.spec)))
@@ -150,7 +151,7 @@ class LaggedSums:
         return "a score is negative" if wrong else ""
 
 
-def _of(Z: Floats, absent: Floats) -> Moments:
+def _of(Z: Floats, absent: NDArray[np.bool_]) -> Moments:
     own = Moments.of(Z)
     at = np.flatnonzero(absent)
     own.scatter[at, at] += own.n  # it is taken to vary as standardised ones do
@@ -177,20 +178,15 @@ def _limits(spec: Lagged, size: int, unlearnt: tuple[Distances, ...]) -> tuple[f
 
     By how unlearnt rows scored; before any did, those of white residuals.
     """
-    share = 1.0 - spec.alarm_rate / charts(spec)
-    limits = []
-    for i, known in enumerate(unlearnt):
-        mean, variance = float(size), 2.0 * size
-        if i and i % 2 == 0:
-            weight = spec.weights[i // 2 - 1]
-            variance *= weight / (2.0 - weight)
-        if known.n > 1:
-            mean = max(known.mean, 1e-12)
-            variance = max(known.variance, 1e-9 * mean * mean)
-        scale = variance / (2.0 * mean)
-        limits.append(scale * chi2_quantile(share, mean / scale))
-    usual = unlearnt[0].mean if unlearnt[0].n > 1 else float(size)
-    return usual, np.array(limits)
+    rate = spec.alarm_rate / charts(spec)
+    if unlearnt[0].n > 1:
+        usual = unlearnt[0].first / unlearnt[0].n
+        return usual, np.array([one.limit(rate) for one in unlearnt])
+    limits = [chi2_quantile(1.0 - rate, size)]
+    for weight in spec.weights:
+        scale = weight / (2.0 - weight)
+        limits += [limits[0], scale * chi2_quantile(1.0 - rate, size / scale)]
+    return float(size), np.array(limits)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
