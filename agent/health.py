@@ -304,7 +304,7 @@ class AssetHealth:
             # abnormal is not learnt as healthy.
             if self._smooth < HALF:
                 cohort.count(raw)
-            if raw < judge.limit:
+            if raw < judge.limit or not self._spec.guarded:
                 self._teach(z, absent, sight, cohort)
         if late and raw < judge.limit:
             self._gather_late(x, row, regime)

@@ -32,6 +32,8 @@ class Watch(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="
         follow: the own mean follows the machine, over so many vectors; 0: it stays. What wears
             more slowly than that is then never seen: for quantities that wander in health.
         follow_within: only columns that are nearer than so many deviations are followed.
+        guarded: what scores as abnormal is not learnt as healthy. False is for a model of what is
+            rare, which must know all that comes: any other would learn the fault.
     """
 
     stats: tuple[str, ...] = ()
@@ -46,6 +48,7 @@ class Watch(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="
     floor: Annotated[float, msgspec.Meta(ge=0)] = 0.0
     follow: Annotated[float, msgspec.Meta(ge=0)] = 0.0
     follow_within: Rate = 2.5
+    guarded: bool = True
 
     def __post_init__(self) -> None:
         """Refuse what cannot be; msgspec turns this into an error with the path."""
@@ -167,7 +170,19 @@ class Lagged(Watch, frozen=True, forbid_unknown_fields=True, tag_field="kind", t
     shrink: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.005
 
 
-Health = Moments | Chart | HalfSpace | Clusters | Network | Lagged
+class Extremes(Watch, frozen=True, forbid_unknown_fields=True, tag_field="kind", tag="extremes"):
+    """Health by the rarest that there was of each feature by itself (sums family).
+
+    Attributes:
+        tail: share of the vectors so far that lay farther out than the scale of a column.
+        margin: how many times farther than that is the limit.
+    """
+
+    tail: Annotated[float, msgspec.Meta(gt=0, lt=0.5)] = 0.001
+    margin: Rate = 1.0
+
+
+Health = Moments | Chart | HalfSpace | Clusters | Network | Lagged | Extremes
 
 
 class Ridge(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind", tag="ridge"):

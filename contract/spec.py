@@ -162,12 +162,14 @@ class Function(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_def
             value is bad, and returns one number.
         channels: C names, in the order of the columns; empty: all of the class.
         rows: it is given so many; before there are, the feature is missing.
+        least: it is called from so many rows on, with as many as there are; 0: from ``rows`` on.
     """
 
     name: str
     call: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z_]\w*:[A-Za-z_]\w*$")]
     channels: tuple[str, ...] = ()
     rows: Annotated[int, msgspec.Meta(ge=1, le=100_000)] = 64
+    least: Annotated[int, msgspec.Meta(ge=0)] = 0
 
 
 STAT = re.compile(

@@ -10,7 +10,16 @@ import pytest
 from agent.models.healthy import learnt, nothing
 from contract.arrays import Arrays, Floats
 from contract.errors import ContractError
-from contract.model_spec import Chart, Clusters, HalfSpace, Health, Lagged, Moments, Network
+from contract.model_spec import (
+    Chart,
+    Clusters,
+    Extremes,
+    HalfSpace,
+    Health,
+    Lagged,
+    Moments,
+    Network,
+)
 from contract.models import healthy
 from contract.models.naive_bayes import KindMoments
 from contract.models.ridge import GramSums
@@ -30,12 +39,14 @@ SPECS: list[Health] = [
     Clusters(clusters=2, seed=5),
     Network(),
     Network(hidden=(6, 3, 6), rate=3e-3, alpha=1e-3, epochs=10, block=32, seed=2),
+    Extremes(),
+    Extremes(tail=0.02, margin=1.2),
     Lagged(),
     Lagged(lags=4, weights=(0.3,), penalty=0.01, shrink=0.2, alarm_rate=0.01),
     Network(estimator="SGDOneClassSVM"),
     Network(estimator="SGDOneClassSVM", random=200, alpha=0.05, rate=3e-3, epochs=5, seed=4),
 ]
-EXACT = (Moments, Chart, HalfSpace)
+EXACT = (Moments, Chart, HalfSpace, Extremes)
 """Whose merge is the same as learning all rows in one place."""
 
 

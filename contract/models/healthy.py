@@ -10,10 +10,11 @@ from typing import Protocol, Self
 import numpy as np
 
 from contract.arrays import Arrays, Floats
-from contract.model_spec import Chart, Clusters, HalfSpace, Health, Lagged, Network
+from contract.model_spec import Chart, Clusters, Extremes, HalfSpace, Health, Lagged, Network
 from contract.model_spec import Moments as MomentsSpec
 from contract.models.chart import ChartModel, ChartSums
 from contract.models.clusters import Centres, ClustersModel
+from contract.models.extremes import ExtremesModel, Tails
 from contract.models.half_space import HalfSpaceModel, Masses
 from contract.models.lagged import LaggedModel, LaggedSums, memory_size, stacked
 from contract.models.moments import HealthModel, Moments
@@ -204,6 +205,7 @@ _SUMS: dict[type[Health], _Sums] = {
     Clusters: Centres,  # type: ignore[dict-item]
     Network: NetworkState,  # type: ignore[dict-item]
     Lagged: LaggedSums,  # type: ignore[dict-item]
+    Extremes: Tails,  # type: ignore[dict-item]
 }
 _MODELS: dict[type[Health], _Models] = {
     MomentsSpec: _MomentsModel,  # type: ignore[dict-item]
@@ -212,4 +214,5 @@ _MODELS: dict[type[Health], _Models] = {
     Clusters: ClustersModel,  # type: ignore[dict-item]
     Network: NetworkModel,  # type: ignore[dict-item]
     Lagged: LaggedModel,  # type: ignore[dict-item]
+    Extremes: ExtremesModel,  # type: ignore[dict-item]
 }
