@@ -16,7 +16,7 @@ from contract.models.healthy import Healthy, Scorer, remembers, scorer, shown
 from contract.models.lagged import LaggedModel
 from contract.models.moments import Moments, spread
 from contract.models.network import NetworkModel
-from contract.model_spec import Lagged
+from contract.model_spec import Extremes, Lagged
 from contract.report import Why
 from contract.spec import AssetClass
 
@@ -38,6 +38,10 @@ class Cohort:
         self._spec = spec.health
         size = len(FeatureSpec.of(spec).columns(spec.health_stats))
         self._first = min(16, learnt(spec))
+        self._quick = isinstance(self._spec, Extremes)
+        """It costs little to solve, and should know of what was just extreme."""
+        if isinstance(self._spec, Lagged):
+            self._first = min(16, self._spec.baseline - self._spec.lags)
         """Rows that make the first model: what one asset alone can teach in a life is enough."""
         self.healthy: Healthy = nothing(spec.health, size)
         self.scores: NDArray[np.int64] = np.zeros(histogram.BINS, dtype=np.int64)
@@ -66,7 +70,7 @@ class Cohort:
         more = self._first
         if self.solved_at:
             counted = min(self.solved_at, memory) if memory else self.solved_at
-            more = self.solved_at + max(16, counted // 4)
+            more = self.solved_at + (16 if self._quick else max(16, counted // 4))
         if self._rows >= more:
             self.model = self.healthy.solve()
             self.solved_at = self._rows
@@ -173,6 +177,7 @@ class AssetHealth:
         self._channel, self._independent = _of_means(spec)
         wander = np.array([column.wander for column in spec.columns] + [1.0])
         self._wander = wander[self._channel]
+        self._stretched = bool(self._spec.floor) or bool((self._wander != 1.0).any())
         self._remembers = remembers(self._spec, self._size)
         self._span = -(-look_back(spec, spec.health_stats) // spec.hop)
         self._patience = self._span + self._spec.baseline
@@ -193,6 +198,8 @@ class AssetHealth:
         self._mean = np.zeros((count, self._size))
         """NaN: the column is absent."""
         self._scale = np.ones((count, self._size))
+        self._stretch = np.ones((count, self._size))
+        """How many times wider the scale is than what the beginning alone shows."""
         self._noise = np.zeros((count, 3, self._width if self._spec.floor else 0))
         """Count, mean and scatter of the beginning's readings."""
         self._memory = np.zeros(self._remembers)
@@ -274,7 +281,7 @@ class AssetHealth:
                 z = self._standardised(x[None, :], regimes)
                 if self._says_all(z[0], regime):
                     self._seen[regime] += 1
-                    cohort.learn(z)
+                    cohort.learn(z * self._stretch[regime])
             return Judged(None)
         if regime < 0:
             self._memory[:] = 0.0
@@ -305,20 +312,20 @@ class AssetHealth:
             if self._smooth < HALF:
                 cohort.count(raw)
             if raw < judge.limit or not self._spec.guarded:
-                self._teach(z, absent, sight, cohort)
+                self._teach(z, regime, sight, cohort)
         if late and raw < judge.limit:
             self._gather_late(x, row, regime)
 
-    def _teach(
-        self, z: Floats, absent: NDArray[np.bool_], sight: Floats, cohort: Cohort
-    ) -> None:
+    def _teach(self, z: Floats, regime: int, sight: Floats, cohort: Cohort) -> None:
         """Let the class learn one vector."""
+        # In deviations of the beginning alone: what a channel is allowed is no part of its spread.
+        stretch = np.where(np.isnan(self._mean[regime]), np.nan, self._stretch[regime])
         if not self._remembers:
-            cohort.learn(np.where(absent, np.nan, z)[None, :])
+            cohort.learn((z * stretch)[None, :])
         elif isinstance(self._spec, Lagged) and sight[0] > self._spec.lags:
             times = self._spec.lags + 1
             past = sight[1 : 1 + times * self._size]
-            cohort.learn(np.where(np.tile(absent, times), np.nan, past)[None, :])
+            cohort.learn((past * np.tile(stretch, times))[None, :])
 
     def _regimes_of(self, rows: Floats) -> NDArray[np.int64]:
         """Return the regime of each vector by its newest row; -1: unknown, or a mixture."""
@@ -427,7 +434,11 @@ class AssetHealth:
             rows = self._beginning[regime]
             self._mean[regime] = np.nan
             self._take_beginning(regime)
-            cohort.learn(shown(self._spec, (rows - self._mean[regime]) / self._scale[regime]))
+            mean = self._mean[regime]
+            if self._spec.recent:
+                mean = np.where(np.isnan(mean), np.nan, rows.mean(axis=0))
+            scale = self._scale[regime] / self._stretch[regime]
+            cohort.learn(shown(self._spec, (rows - mean) / scale))
 
     def _take_noise(self, row: Floats, regime: int) -> None:
         """Learn how much single readings vary, by those of a beginning."""
@@ -459,6 +470,7 @@ class AssetHealth:
         own = Moments.of(rows, diagonal=True)
         fresh = np.isnan(self._mean[regime]) & np.isfinite(rows).all(axis=0)
         mean, variance = own.mean, own.variance()
+        plain = spread(variance, own.mean)
         if self._spec.recent:
             mean = rows[-self._spec.recent :].mean(axis=0)
         if self._spec.floor:
@@ -466,7 +478,12 @@ class AssetHealth:
             single = np.append(scatter / np.maximum(count, 1.0), 0.0)[self._channel]
             variance = variance + self._spec.floor * single * self._independent
         self._mean[regime, fresh] = mean[fresh]
-        self._scale[regime, fresh] = (spread(variance, own.mean) * self._wander)[fresh]
+        self._scale[regime, fresh] = plain[fresh]
+        if self._stretched:
+            scale = spread(variance, own.mean) * self._wander
+            moved = fresh & np.isfinite(plain) & np.isfinite(scale)
+            self._stretch[regime, moved] = (scale / np.where(moved, plain, 1.0))[moved]
+            self._scale[regime, fresh] = scale[fresh]
 
     def arrays(self) -> dict[str, np.ndarray]:
         """Return the state, in arrays of fixed shape."""
@@ -481,6 +498,7 @@ class AssetHealth:
             "health/stood": np.array([self._label, self._stood]),
             "health/unsorted": self._unsorted.copy(),
             **({"health/noise": self._noise.copy()} if self._spec.floor else {}),
+            **({"health/stretch": self._stretch.copy()} if self._stretched else {}),
             **({"health/memory": self._memory.copy()} if self._remembers else {}),
         }
 
@@ -495,6 +513,8 @@ class AssetHealth:
         self._unsorted = np.array(arrays["health/unsorted"])
         if self._spec.floor:
             self._noise = np.array(arrays["health/noise"])
+        if self._stretched:
+            self._stretch = np.array(arrays["health/stretch"])
         if self._remembers:
             self._memory = np.array(arrays["health/memory"])
         if self._regime is not None:

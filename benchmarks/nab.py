@@ -177,3 +177,22 @@ def simple(file: File, deviations: float = 4.0) -> list[int]:
     mean = sums[:-1] / n
     sd = np.sqrt(np.maximum(squares[:-1] / n - mean**2, 1e-12))
     return (np.flatnonzero(np.abs(values[1:] - mean) > deviations * sd) + 1).tolist()
+
+
+MARGINS = (1.0, 1.1, 1.2, 1.3, 1.5)
+
+
+def held_out(files: list[File]) -> list[list[int]]:
+    """Return the detections in each file by the margin that is best on the others."""
+    found = {m: [detections(file, **{"health.margin": m}) for file in files] for m in MARGINS}
+    standard = PROFILES["standard"]
+    told = []
+    for i in range(len(files)):
+        others = [j for j in range(len(files)) if j != i]
+        left = [files[j] for j in others]
+
+        def on_others(margin: float, others: list[int] = others, left: list[File] = left) -> float:
+            return score(left, [found[margin][j] for j in others], standard)
+
+        told.append(found[max(MARGINS, key=on_others)][i])
+    return told

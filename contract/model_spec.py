@@ -169,6 +169,12 @@ class Lagged(Watch, frozen=True, forbid_unknown_fields=True, tag_field="kind", t
     penalty: Rate = 0.1
     shrink: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.005
 
+    def __post_init__(self) -> None:
+        """Refuse what cannot be; msgspec turns this into an error with the path."""
+        super().__post_init__()
+        if self.baseline < 2 * (self.lags + 1):
+            raise ValueError(f"baseline: at least {2 * (self.lags + 1)} vectors for {self.lags} lags")
+
 
 class Extremes(Watch, frozen=True, forbid_unknown_fields=True, tag_field="kind", tag="extremes"):
     """Health by the rarest that there was of each feature by itself (sums family).
