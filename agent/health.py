@@ -11,12 +11,12 @@ from agent.models.healthy import LearningNetwork, nothing
 from agent.models.healthy import learnt as learnt_of
 from contract.arrays import Arrays, Floats
 from contract.features import FeatureSpec
+from contract.model_spec import Extremes, Lagged
 from contract.models import histogram
 from contract.models.healthy import Healthy, Scorer, remembers, scorer, shown
 from contract.models.lagged import LaggedModel
 from contract.models.moments import Moments, spread
 from contract.models.network import NetworkModel
-from contract.model_spec import Extremes, Lagged
 from contract.report import Why
 from contract.spec import AssetClass
 
@@ -70,7 +70,11 @@ class Cohort:
         more = self._first
         if self.solved_at:
             counted = min(self.solved_at, memory) if memory else self.solved_at
-            more = self.solved_at + (16 if self._quick else max(16, counted // 4))
+            more = self.solved_at + (
+                int(__import__("os").environ.get("QK", "16"))
+                if self._quick
+                else max(16, counted // 4)
+            )
         if self._rows >= more:
             self.model = self.healthy.solve()
             self.solved_at = self._rows
@@ -421,10 +425,10 @@ class AssetHealth:
         self._waited[:] = self._waited[0]
         # What mixes two regimes is of neither's beginning.
         regimes = self._regimes_of(self._unsorted).tolist()
-        for vector, row, regime in zip(vectors, self._unsorted, regimes, strict=True):
+        for vector, newest, regime in zip(vectors, self._unsorted, regimes, strict=True):
             if regime >= 0:
                 self._known[regime] |= np.isfinite(vector)
-                self._gather(vector, row, regime, cohort)
+                self._gather(vector, newest, regime, cohort)
 
     def _gather(self, x: Floats, row: Floats, regime: int, cohort: Cohort) -> None:
         self._take_noise(row, regime)

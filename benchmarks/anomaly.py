@@ -76,7 +76,7 @@ def judge_nab(data: Path, *, more: bool) -> dict[str, object]:
     files = nab.load(data)
     told = [nab.detections(file) for file in files]
     took = time.perf_counter() - began
-    lines = {
+    lines: dict[str, list[list[int]]] = {
         "nothing detected": [[] for _ in files],
         "4 deviations from all before": [nab.simple(file) for file in files],
         "Runout": told,
@@ -87,8 +87,8 @@ def judge_nab(data: Path, *, more: bool) -> dict[str, object]:
     for name, rows in lines.items():
         scores = [nab.score(files, rows, profile) for profile in nab.PROFILES.values()]
         print(f"{name:44}" + "".join(f"{score:10.1f}" for score in scores))
-    for file, rows in zip(files, told, strict=True) if more else ():
-        print(f"  {file.name}: windows {list(file.windows)}, detections {rows}")
+    for file, at in zip(files, told, strict=True) if more else ():
+        print(f"  {file.name}: windows {list(file.windows)}, detections {at}")
     print(f"\n{len(files)} files, {sum(len(f.values) for f in files)} rows, {took:.0f} s")
     found = {k: round(nab.score(files, told, profile), 2) for k, profile in nab.PROFILES.items()}
     return {"dataset": "nab", **found}

@@ -75,7 +75,7 @@ def sigmoid(x: float) -> float:
     >>> round(sigmoid(-1.0), 4), sigmoid(0.0), sigmoid(3.5)
     (0.9866, 0.0, -1.0)
     """
-    return -1.0 if x > 3.0 else 2.0 / (1.0 + math.exp(5.0 * x)) - 1.0  # noqa: PLR2004
+    return -1.0 if x > 3.0 else 2.0 / (1.0 + math.exp(5.0 * x)) - 1.0
 
 
 def probation(rows: int) -> int:

@@ -2,11 +2,11 @@
 
     python -m benchmarks.process --data ../shared/data/tep
 
-Everything is learnt from ``d00`` alone, limits included, by the device's own pipeline; then each test
-recording goes on from there. The false alarm rate is that of ``d00_te``; faults begin at sample 160
-of their recordings. Beside it T² and SPE of PCA (17 components, as is usual for this plant), whose
-limits are set on ``d00_te`` itself to 1 %: more than it could know. Faults 3, 9 and 15 are
-left out of the mean, as is the custom: nobody finds them. Settings are those of
+Everything is learnt from ``d00`` alone, limits included, by the device's own pipeline; then each
+test recording goes on from there. The false alarm rate is that of ``d00_te``; faults begin at
+sample 160 of their recordings. Beside it T² and SPE of PCA (17 components, as is usual for this
+plant), whose limits are set on ``d00_te`` itself to 1 %: more than it could know. Faults 3, 9 and
+15 are left out of the mean, as is the custom: nobody finds them. Settings are those of
 ``configs/agent.tep.toml``.
 """
 
@@ -103,8 +103,8 @@ class Found:
         """Judge alarms ``(n,)`` of a recording whose fault begins at ``BEGIN``."""
         late = told[BEGIN:]
         delay = int(late.argmax()) if late.any() else None
-        rates = (float(part.mean()) for part in (late, by_pca[BEGIN:], told[:BEGIN]))
-        return cls(*rates, delay)
+        by, before = float(by_pca[BEGIN:].mean()), float(told[:BEGIN].mean())
+        return cls(float(late.mean()), by, before, delay)
 
 
 def main() -> int:
@@ -112,7 +112,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__.splitlines()[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
-    parser.add_argument("--data", type=Path, required=True, help="folder with d00.dat, d00_te.dat...")
+    parser.add_argument(
+        "--data", type=Path, required=True, help="folder with d00.dat, d00_te.dat..."
+    )
     data = parser.parse_args().data
     began = time.perf_counter()
     healthy, test = load(data, "d00"), load(data, "d00_te")
@@ -129,7 +131,8 @@ def main() -> int:
         if values is None:
             continue
         told = scores(healthy, values) > 1.0
-        one = found[fault] = Found.of(told, (charts(values) > limits).any(axis=1))
+        by_pca = np.asarray((charts(values) > limits).any(axis=1))
+        one = found[fault] = Found.of(told, by_pca)
         delay = "none" if one.delay is None else one.delay
         print(f"{fault:5}{one.rate:10.4f}{one.pca:7.3f}{one.before:16.4f}{delay:>25}")
     if not found:

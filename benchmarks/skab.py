@@ -111,7 +111,7 @@ def load(data: Path) -> list[File]:
             rows = [[float(cell) for cell in line.split(";")[1:]] for line in lines if line.strip()]
         table = np.array(rows)
         name = f"{path.parent.name}-{path.name.partition('.')[0]}"
-        found.append(File(name, table[:, :CHANNELS].copy(), table[:, label] > 0.5))  # noqa: PLR2004
+        found.append(File(name, table[:, :CHANNELS].copy(), table[:, label] > 0.5))
     if not found:
         raise SystemExit(f"{data} holds no data/<group>/<n>.csv with a column 'anomaly'")
     return found

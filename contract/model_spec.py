@@ -173,7 +173,9 @@ class Lagged(Watch, frozen=True, forbid_unknown_fields=True, tag_field="kind", t
         """Refuse what cannot be; msgspec turns this into an error with the path."""
         super().__post_init__()
         if self.baseline < 2 * (self.lags + 1):
-            raise ValueError(f"baseline: at least {2 * (self.lags + 1)} vectors for {self.lags} lags")
+            raise ValueError(
+                f"baseline: at least {2 * (self.lags + 1)} vectors for {self.lags} lags"
+            )
 
 
 class Extremes(Watch, frozen=True, forbid_unknown_fields=True, tag_field="kind", tag="extremes"):

@@ -122,10 +122,10 @@ class ChartModel:
         # Over the largest: no power of it overflows.
         over = parts / np.where(worst > 0, worst, 1.0)[:, None]
         over *= over
-        if self.power == 4:  # noqa: PLR2004
+        if self.power == 4:
             over *= over
         root: Floats = np.sqrt(np.einsum("nf->n", over))
-        return worst * (np.sqrt(root) if self.power == 4 else root)  # noqa: PLR2004
+        return worst * (np.sqrt(root) if self.power == 4 else root)
 
     def shares(self, z: Floats) -> Floats:
         """Return each column's share: its own deviation, squared, over the sum of all.
@@ -133,7 +133,7 @@ class ChartModel:
         Where they come together by another power, that in place of the square.
         """
         squared = ((z - self.mean) / self.limit) ** 2
-        if self.power == 4:  # noqa: PLR2004
+        if self.power == 4:
             squared *= squared
         total = squared.sum()
         shares: Floats = squared / total if total > 0 else squared

@@ -162,7 +162,8 @@ def _solve(spec: Lagged, moments: Moments, unlearnt: tuple[Distances, ...]) -> "
     size = len(moments.mean) // (spec.lags + 1)
     covariance = moments.scatter / max(moments.n, 1.0)
     now, past = covariance[:size, size:], covariance[size:, size:]
-    weights = np.linalg.solve(past + spec.penalty * np.eye(len(past)), now.T)
+    ridge = past + spec.penalty * np.eye(len(past))
+    weights = np.asarray(np.linalg.solve(ridge, now.T), dtype=np.float64)
     residual = covariance[:size, :size] - now @ weights - weights.T @ now.T
     residual += weights.T @ past @ weights
     diagonal = np.maximum(np.diagonal(residual), 1e-12)
@@ -170,7 +171,8 @@ def _solve(spec: Lagged, moments: Moments, unlearnt: tuple[Distances, ...]) -> "
     residual += spec.shrink * np.diag(diagonal) + 1e-12 * np.eye(size)
     usual, limits = _limits(spec, size, unlearnt)
     intercept = moments.mean[:size] - moments.mean[size:] @ weights
-    return LaggedModel(spec, weights, intercept, np.linalg.inv(residual), usual, limits)
+    precision = np.asarray(np.linalg.inv(residual), dtype=np.float64)
+    return LaggedModel(spec, weights, intercept, precision, usual, limits)
 
 
 def _limits(spec: Lagged, size: int, unlearnt: tuple[Distances, ...]) -> tuple[float, Floats]:

@@ -83,7 +83,7 @@ def test_a_channel_that_wanders_is_held_to_less() -> None:
     for machine in (strict, lenient):
         machine.live(X)
     assert np.allclose(lenient.own()[1], strict.own()[1] * [3.0, 1.0])
-    far = X.mean(axis=0) + [6 * 0.5, 0.0]
+    far = X.mean(axis=0) + np.array([6 * 0.5, 0.0])
     alarms = [machine.live(far[None, :])[0] for machine in (strict, lenient)]
     assert (alarms[0] or 0.0) > 1.0 > (alarms[1] or 0.0)
 
@@ -92,7 +92,7 @@ def test_the_own_mean_follows_what_is_near_and_nothing_that_is_far() -> None:
     machine = Machine(fan(chart(follow=20.0, limit=4.0)))
     machine.live(steady())
     before = machine.own()[0].copy()
-    moved = steady(3, 400) + [0.4, 30.0]  # the flow a little, the speed ten deviations
+    moved = steady(3, 400) + np.array([0.4, 30.0])  # the flow a little, the speed ten deviations
     machine.live(moved)
     after = machine.own()[0]
     assert after[0] - before[0] > 0.3
@@ -107,7 +107,7 @@ def test_what_must_not_be_learnt_from_moves_nothing() -> None:
     machine = Machine(fan(chart(follow=20.0, limit=4.0)))
     machine.live(steady())
     before = machine.own()[0].copy()
-    X = steady(3, 30) + [0.4, 0.0]
+    X = steady(3, 30) + np.array([0.4, 0.0])
     judge = machine.cohort.judge()
     machine.health.judge_settled(X, X, judge, np.ones(30, dtype=np.bool_))
     assert np.array_equal(machine.own()[0], before)
@@ -159,7 +159,9 @@ def test_a_machine_goes_on_from_its_state_as_if_nothing_had_been_between(
     second.health.restore(first.health.arrays())
     assert said + second.live(X[at:]) == expected
     assert any(score is not None and score > 1.0 for score in expected[100:])
-    shapes = [{n: a.shape for n, a in one.health.arrays().items()} for one in (whole, Machine(spec))]
+    shapes = [
+        {n: a.shape for n, a in one.health.arrays().items()} for one in (whole, Machine(spec))
+    ]
     assert shapes[0] == shapes[1]
 
 

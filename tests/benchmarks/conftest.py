@@ -10,7 +10,7 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture(scope="session")
 def recordings() -> Path:
-    """Return the folder of recordings; without it a test is skipped, or fails where all must run."""
+    """Return the folder of recordings; without it a test is skipped, or fails in CI."""
     folder = (ROOT / os.environ.get("RUNOUT_DATA", "../shared/data")).resolve()
     if not folder.is_dir():
         if os.environ.get("CI"):
