@@ -24,13 +24,17 @@ HALF = 3.0
 """The smoothed score at which the health index is one half."""
 
 
+QUICKLY = 50
+"""Rows after which extremes are solved anew: it costs little, and they must know of the newest."""
+
+
 class Cohort:
     """What all assets of one class on this device learn together about healthy behaviour.
 
     Attributes:
         healthy: learnt from standardised healthy vectors.
         scores: histogram of healthy scores, see ``contract.models.histogram``.
-        model: solved from what is learnt when that has grown by a quarter.
+        model: solved from what is learnt when that has grown by a quarter; extremes each 50 rows.
         solved_at: rows that had been learnt then.
     """
 
@@ -39,7 +43,6 @@ class Cohort:
         size = len(FeatureSpec.of(spec).columns(spec.health_stats))
         self._first = min(16, learnt(spec))
         self._quick = isinstance(self._spec, Extremes)
-        """It costs little to solve, and should know of what was just extreme."""
         if isinstance(self._spec, Lagged):
             self._first = min(16, self._spec.baseline - self._spec.lags)
         """Rows that make the first model: what one asset alone can teach in a life is enough."""
@@ -70,11 +73,7 @@ class Cohort:
         more = self._first
         if self.solved_at:
             counted = min(self.solved_at, memory) if memory else self.solved_at
-            more = self.solved_at + (
-                int(__import__("os").environ.get("QK", "16"))
-                if self._quick
-                else max(16, counted // 4)
-            )
+            more = self.solved_at + (QUICKLY if self._quick else max(16, counted // 4))
         if self._rows >= more:
             self.model = self.healthy.solve()
             self.solved_at = self._rows
