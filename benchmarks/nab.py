@@ -169,14 +169,21 @@ def detections(file: File, **changes: object) -> list[int]:
     return [round((t * 1e9 - START_NS) / HOUR_NS) - 1 for t in raised]
 
 
-def simple(file: File, deviations: float = 4.0) -> list[int]:
-    """Return the rows that lie so many deviations from the mean of all before."""
+def simple(file: File, deviations: float = 4.0, pause: int = 100) -> list[int]:
+    """Return the rows that lie so many deviations from the mean of all before.
+
+    After each there is none for a while.
+    """
     values = file.values
     sums, squares = np.cumsum(values), np.cumsum(values**2)
     n = np.arange(1, len(values))
     mean = sums[:-1] / n
     sd = np.sqrt(np.maximum(squares[:-1] / n - mean**2, 1e-12))
-    return (np.flatnonzero(np.abs(values[1:] - mean) > deviations * sd) + 1).tolist()
+    told: list[int] = []
+    for row in (np.flatnonzero(np.abs(values[1:] - mean) > deviations * sd) + 1).tolist():
+        if row >= probation(len(values)) and (not told or row >= told[-1] + pause):
+            told.append(row)
+    return told
 
 
 MARGINS = (1.0, 1.1, 1.2, 1.3, 1.5)
