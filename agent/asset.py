@@ -1,5 +1,6 @@
 """One machine's state over its present life: from readings to feature vectors."""
 
+import heapq
 from collections import deque
 from dataclasses import dataclass, field
 
@@ -8,14 +9,15 @@ from numpy.typing import NDArray
 
 from agent import health
 from agent.alerts import AssetAlert
-from agent.batch import Rows, Shot
+from agent.batch import Clock, Rows, Shot
 from agent.clean import QUALITY, Cleaner, Quality, Reason
-from agent.features.levels import Past
+from agent.features.levels import Kept, Past
 from agent.features.window import Window
 from agent.frame import Frame, Joined
 from agent.group import Group
 from agent.resample import Grid
 from agent.speed import Speed
+from agent.timebase import TimeBase
 from contract.arrays import Floats
 from contract.spec import AssetClass, Channel
 
@@ -33,6 +35,8 @@ it completes. One that may be untrue is not learnt from for as long as a vector 
 DOUBT[[Reason.GAP, Reason.JITTER, Reason.CLOCK]] = 1
 DOUBT[[Reason.FLAT, Reason.CLIPPED]] = 2
 
+MOST_MARKED = 10_000
+"""Assets of which what was marked is counted."""
 EVENTS = 32
 """Events kept per asset to tell a repeated one."""
 
@@ -48,13 +52,29 @@ class Counts:
     vectors: int = 0
     events: int = 0
     lives: int = 0
+    clock_steps: int = 0
+    """How often time began anew for an asset, where a clock was set back."""
     marked: dict[str, int] = field(default_factory=dict)
     """By channel and reason: ``flow.high``."""
+    marked_of: dict[str, dict[str, int]] = field(default_factory=dict)
+    """The same of each asset that has any, and of those beyond the bound together: ``other``."""
 
-    def mark(self, channel: str, reason: str, count: int) -> None:
-        """Count values of a channel that were marked."""
+    def mark(self, asset: str, channel: str, reason: str, count: int) -> None:
+        """Count values of an asset's channel that were marked."""
+        if asset not in self.marked_of and len(self.marked_of) >= MOST_MARKED:
+            asset = "other"
         key = f"{channel}.{reason}"
-        self.marked[key] = self.marked.get(key, 0) + count
+        for marked in (self.marked, self.marked_of.setdefault(asset, {})):
+            marked[key] = marked.get(key, 0) + count
+
+    def most_marked(self, most: int) -> dict[str, dict[str, int]]:
+        """Return what was marked of the assets that have the most of it, those first."""
+
+        def total(asset: str) -> int:
+            return sum(self.marked_of[asset].values())
+
+        worst = heapq.nlargest(most, self.marked_of, key=total)
+        return {asset: dict(self.marked_of[asset]) for asset in worst}
 
     @property
     def bad(self) -> int:
@@ -73,9 +93,10 @@ class Run:
         rows: the newest row of each ``(k, C)``.
         doubtful: which of them must not be learnt from, or None: none.
         whole: whether each lacks nothing.
+        anew_ns: where time began anew before them; None: it went on.
     """
 
-    __slots__ = ("X", "asset", "doubtful", "pos", "rows", "t_ns", "whole")
+    __slots__ = ("X", "anew_ns", "asset", "doubtful", "pos", "rows", "t_ns", "whole")
 
     def __init__(
         self,
@@ -85,8 +106,10 @@ class Run:
         X: Floats,
         rows: Floats,
         doubtful: NDArray[np.bool_] | None,
+        anew_ns: int | None,
     ) -> None:
         self.asset = asset
+        self.anew_ns = anew_ns
         self.pos: list[int] = pos.tolist()
         self.t_ns: list[int] = t_ns.tolist()
         self.X = X
@@ -132,6 +155,7 @@ class Asset:
         health: how far it is from its own beginning.
         alert: of it.
         told_ns: time of the newest health report in this life.
+        present: whether readings came since it was last said that none will.
     """
 
     def __init__(self, name: str, group: Group) -> None:
@@ -146,6 +170,11 @@ class Asset:
         self._grid: Grid | None = None
         if spec.every_s:
             self._grid = _grid_of(spec, self._unsure)
+        self._time = TimeBase(round(spec.wait_s * 1e9) if spec.every_s else 0)
+        self._anew = False
+        """Time has begun anew, and no row has been closed since."""
+        self._anew_ns: int | None = None
+        """Where it has, while no vector was completed since."""
         self._cleaner = Cleaner(spec.columns)
         self._window = Window(
             channels, spec.stats, hop=spec.hop, warmup=spec.warmup, keep=group.functions.rows
@@ -153,6 +182,7 @@ class Asset:
         self.health = health.AssetHealth(spec)
         self.alert = AssetAlert(spec)
         self.told_ns = NEVER
+        self.present = False
         self._born_ns = NEVER
         self._fresh: list[tuple[int, NDArray[np.uint8]]] = []
         """Marks of this batch that no report has told: position, reasons ``(C,)``."""
@@ -166,7 +196,8 @@ class Asset:
             w: Speed(spec, wave.speed) for w, wave in enumerate(spec.waveforms) if wave.speed
         }
         self._events: deque[tuple[int, int]] = deque(maxlen=EVENTS)
-        self._facts = np.full(len(spec.facts), np.nan)
+        self._facts = np.full((1, len(spec.fact_names)), np.nan)
+        self._facts_from = np.empty(0, dtype=np.int64)
         self._past = Past(channels)
 
     def is_new(self, key: tuple[int, int] | None) -> bool:
@@ -181,24 +212,81 @@ class Asset:
         self._events.append(key)
         return True
 
-    def know(self, facts: dict[str, float]) -> None:
-        """Take the slow facts of this asset; what is not among them is not known."""
-        names = self.group.spec.facts
-        self._facts = np.array([facts.get(name, np.nan) for name in names], dtype=np.float64)
+    def know(self, facts: list[tuple[int, dict[str, float]]]) -> None:
+        """Take the slow facts of this asset, each from when on; what is not in them is unknown."""
+        names = self.group.spec.fact_names
+        self._facts_from = np.array([from_ns for from_ns, _ in facts], dtype=np.int64)
+        rows = [{}, *(known for _, known in facts)]
+        self._facts = np.array([[row.get(name, np.nan) for name in names] for row in rows])
 
     def begin_life(self) -> None:
-        """Forget the last life; time goes on."""
-        self.life += 1
+        """Forget the last life; time goes on.
+
+        A life without a row is none: a start that follows the failure before it is the same one's.
+        """
+        self.life += self._born_ns != NEVER
         self._window.reset()
         self.health.reset()
         self.told_ns = self._born_ns = NEVER
         self._past.reset()
         self._since = [_LONG, _LONG]
 
+    def begin_time(self, t_ns: int) -> None:
+        """Let what is told go on from here, where the time was set back to."""
+        self.told_ns = NEVER
+        self.alert.begin_anew(t_ns)
+
     # -- readings -------------------------------------------------------------------------------
 
-    def take(self, part: Rows, counts: Counts) -> Run | None:
-        """Take readings; return the feature vectors they complete, if they do."""
+    @property
+    def newest_ns(self) -> int:
+        """Return the time of the newest reading."""
+        return self._time.newest_ns
+
+    def take(self, part: Rows, counts: Counts, clock: Clock | None = None) -> list[Run]:
+        """Take readings; return the feature vectors they complete, in their order.
+
+        ``clock``: of the batch that they are of.
+        """
+        self.present = True
+        if self._time.plain(part.t_ns, part.pos, clock):
+            run = self._take(part, counts)
+            return [] if run is None else [run]
+        runs: list[Run | None] = []
+        start = 0
+        ahead = frozenset() if clock is None else clock.ahead
+        for i, (t, pos) in enumerate(zip(part.t_ns.tolist(), part.pos.tolist(), strict=True)):
+            self._time.step(pos, clock)
+            if t <= self._time.newest_ns and start < i:
+                # Whether it came again is known once those before it are there.
+                runs.append(self._take(part.piece(start, i), counts))
+                start = i
+            if self._time.meet(t, ahead=pos in ahead, known=self._knows):
+                runs.append(self._begin_time(t, pos, part.values[i], counts))
+        runs.append(self._take(part.piece(start, len(part.t_ns)), counts))
+        return [run for run in runs if run is not None]
+
+    def _knows(self, t_ns: int) -> bool:
+        return self._frame.knows(t_ns) if self._grid is None else self._grid.knows(t_ns)
+
+    def _begin_time(self, t_ns: int, pos: int, row: Floats, counts: Counts) -> Run | None:
+        """Let time begin anew with a reading; return the vector that is closed before, if one is.
+
+        Rows, models and the life go on: it is the clock that was wrong, not the machine.
+        """
+        closed = self.flush(pos, counts)
+        counts.clock_steps += 1
+        (self._frame if self._grid is None else self._grid).begin_anew(t_ns)
+        self._cleaner.begin_anew(t_ns)
+        self._anew, self._anew_ns = True, t_ns
+        marks = np.where(np.isnan(row), Reason.GOOD, Reason.CLOCK).astype(np.uint8)
+        if self._scalars:
+            marks[self._scalars :] = Reason.GOOD  # features of a burst are no channels
+        self._note(marks[None], np.array([pos]), counts)
+        return closed
+
+    def _take(self, part: Rows, counts: Counts) -> Run | None:
+        """Take readings among which time goes on."""
         values = part.values
         if self._grid is None:
             joined = self._frame.push(part.t_ns, values, part.pos, part.whole)
@@ -214,19 +302,23 @@ class Asset:
         counts.late += joined.late
         counts.repeated += joined.repeated
         counts.readings += len(part.t_ns) - joined.repeated
+        if joined.odd:
+            pos, reasons = zip(*joined.odd, strict=True)
+            marks = np.stack(reasons)[:, : part.values.shape[1]]  # behind them stand doubts
+            self._note(marks, np.array(pos), counts)
         return self._vectors(joined, counts) if len(joined.t_ns) else None
 
     def flush(self, pos: int, counts: Counts) -> Run | None:
         """Close what is open, as a life event does; return the vector it completes, if it does."""
         if self._grid is not None:
             t_ns, values = self._grid.flush()
-            closed = Joined(t_ns, values, np.full(len(t_ns), pos), 0, 0)
+            closed = Joined(t_ns, values, np.full(len(t_ns), pos))
         else:
             open_row = self._frame.flush()
             if open_row is None:
                 return None
             at_ns, row = open_row
-            closed = Joined(np.array([at_ns]), row[None, :], np.array([pos]), 0, 0)
+            closed = Joined(np.array([at_ns]), row[None, :], np.array([pos]))
         return self._vectors(closed, counts) if len(closed.t_ns) else None
 
     def _doubts(self, values: Floats, marks: NDArray[np.uint8] | None) -> Floats:
@@ -263,13 +355,18 @@ class Asset:
             at = len(self.group.spec.columns)
             doubt = np.nan_to_num(values[:, at:]).max(axis=1).astype(np.uint8)
             values = values[:, :at]
+        if self._anew:
+            self._anew = False
+            doubt = np.zeros(len(values), dtype=np.uint8) if doubt is None else doubt
+            doubt[0] = max(doubt[0], DOUBT[Reason.CLOCK])
         rows, X = self._features(self._levelled(joined.t_ns, values))
         if len(rows):
-            X = self._with_more(X, joined.t_ns[rows])
+            X = self._with_more(X, joined.t_ns[rows], self._born_ns)
         doubtful = self._doubtful(doubt, rows, len(values))
         if not len(rows):
             return None
-        return Run(self, joined.pos[rows], joined.t_ns[rows], X, values[rows], doubtful)
+        anew_ns, self._anew_ns = self._anew_ns, None
+        return Run(self, joined.pos[rows], joined.t_ns[rows], X, values[rows], doubtful, anew_ns)
 
     def _levelled(self, t_ns: NDArray[np.int64], values: Floats) -> Floats:
         """Return values as statistics are to see them: within their regime, if the class asks."""
@@ -280,30 +377,30 @@ class Asset:
             self._past.add(t_ns, values)
         return levels.apply(values) if levels.ready else values
 
-    @property
-    def past(self) -> Floats:
-        """Return the rows ``(n, C)`` of this life that are kept to learn levels from."""
-        return self._past.all()[1]
+    def past(self) -> Kept:
+        """Return the rows of this life that are kept to learn levels from."""
+        t_ns, rows = self._past.all()
+        whole = self._past.total == len(rows)
+        return Kept(self.name, self.life, self._born_ns, t_ns, rows, whole=whole)
 
-    def live_again(self) -> tuple[NDArray[np.int64], Floats]:
-        """Take the rows that are kept into the window anew, now that there are levels.
+    def live_again(self, life: Kept) -> tuple[NDArray[np.int64], Floats]:
+        """Take the rows of a life of this asset into the window anew, by the levels of now.
 
         Returns:
             times ``(k,)`` and vectors ``(k, F)``: those of the life so far.
         """
-        t_ns, values = self._past.all()
         self._window.reset()
-        self.health.reset()
-        rows, X = self._features(self.group.levels.apply(values))
-        return t_ns[rows], self._with_more(X, t_ns[rows])
+        rows, X = self._features(self.group.levels.apply(life.rows))
+        return life.t_ns[rows], self._with_more(X, life.t_ns[rows], life.born_ns)
 
-    def _with_more(self, X: Floats, t_ns: NDArray[np.int64]) -> Floats:
+    def _with_more(self, X: Floats, t_ns: NDArray[np.int64], born_ns: int) -> Floats:
         """Return vectors with what is known of an asset beside its readings."""
         more = [X]
-        if len(self._facts):
-            more.append(np.tile(self._facts, (len(X), 1)))
+        if self._facts.shape[1]:
+            more.append(self._facts[self._facts_from.searchsorted(t_ns, side="right")])
         if self.group.spec.age:
-            age_h = (t_ns - self._born_ns) / 3.6e12
+            # Where a clock was set back behind the beginning, it is not known: 0.
+            age_h = np.maximum(t_ns - born_ns, 0) / 3.6e12
             more.append(np.stack([age_h, np.log1p(age_h)], axis=1))
         return X if len(more) == 1 else np.concatenate(more, axis=1)
 
@@ -390,9 +487,12 @@ class Asset:
             found = marks == r
             word = Reason(r).name.lower()
             for c in np.flatnonzero(found.any(axis=0)).tolist():
-                counts.mark(names[c], word, int(found[:, c].sum()))
-        rows = np.flatnonzero(marks.any(axis=1))
-        self._fresh += zip(pos[rows].tolist(), marks[rows], strict=True)
+                counts.mark(self.name, names[c], word, int(found[:, c].sum()))
+        told = np.where(QUALITY[marks] == Quality.GOOD, Reason.GOOD, marks)
+        rows = np.flatnonzero(told.any(axis=1))
+        if len(rows):
+            self._fresh += zip(pos[rows].tolist(), told[rows], strict=True)
+            self._fresh.sort(key=lambda one: one[0])
 
     def marks(self, pos: int) -> tuple[str, ...]:
         """Return what was marked since the last report, up to a position: ``channel.reason``."""
@@ -405,9 +505,20 @@ class Asset:
         self._untold[:] = False
         return tuple(f"{names[c]}.{Reason(r + 1).name.lower()}" for c, r in found)
 
-    def end_batch(self) -> None:
+    def end_batch(self, clock: Clock | None = None) -> None:
         """Keep what was marked and not told, whatever its position was."""
         self._forget_fresh(None)
+        if clock is not None and clock.back:
+            self._time.end_batch(clock)
+
+    def leave(self) -> tuple[str, ...]:
+        """Take it that no readings come; return what is not known from now on, as marks are."""
+        self.present = False
+        self.told_ns = NEVER  # the next report is due at once
+        spec = self.group.spec
+        names = [channel.name for channel in spec.channels]
+        names += [wave.name for wave in spec.waveforms]
+        return tuple(f"{name}.stale" for name in names)
 
     def _forget_fresh(self, upto: int | None) -> None:
         if not self._fresh and not self._fresh_bursts:
@@ -443,10 +554,13 @@ class Asset:
             **self.health.arrays(),
             **self.alert.arrays(),
             **self._cleaner.arrays(),
+            **self._time.arrays(),
+            "anew": np.array([self._anew, NEVER if self._anew_ns is None else self._anew_ns]),
             **({} if self._grid is None else self._grid.arrays()),
             **speeds,
             **(self._past.arrays() if self.group.levels.learning else {}),
             "untold": self._untold.copy(),
+            "present": np.array([self.present]),
             "asset": np.array(
                 [self.life, self.told_ns, self._born_ns, len(self._events), *self._since]
             ),
@@ -464,12 +578,16 @@ class Asset:
             self._past.restore(arrays)
         if self._grid is not None:
             self._grid.restore(_fitting(self._grid, arrays))
+        self._time.restore(arrays, (self._frame if self._grid is None else self._grid).newest_ns)
+        anew, anew_ns = (int(v) for v in arrays.get("anew", (0, NEVER)))
+        self._anew, self._anew_ns = bool(anew), None if anew_ns == NEVER else anew_ns
         for w, speed in self._speeds.items():
             prefix = f"speed/{w}/"
             speed.restore(
                 {n.removeprefix(prefix): a for n, a in arrays.items() if n.startswith(prefix)}
             )
         self._untold = np.array(arrays["untold"])
+        self.present = bool(arrays["present"][0])
         self.life, self.told_ns, self._born_ns, events, *self._since = (
             int(v) for v in arrays["asset"]
         )

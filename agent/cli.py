@@ -14,6 +14,7 @@ from typing import NoReturn
 from agent.evidence import options as evidence
 from agent.files import options
 from agent.say import options as say
+from agent.train import options as training
 from contract.errors import BrokenError, RunoutError
 
 
@@ -77,6 +78,9 @@ def _parser() -> argparse.ArgumentParser:
     status = command("status", _status, "Show what the agent knows; it may be running or not.")
     status.add_argument("--json", action="store_true", help="one JSON object, for programs")
     options.add(command("replay", _replay, "Run recorded files through the agent's pipeline."))
+    training.train(command("train", _train, training.TRAIN))
+    training.select(command("select", _select, training.SELECT))
+    training.reproduce(command("reproduce", _reproduce, training.REPRODUCE, config=False))
     say.add(command)
     evidence.explain(command("explain", _explain, evidence.EXPLAIN, config=False))
     evidence.export(command("export", _export, evidence.EXPORT))
@@ -134,6 +138,8 @@ def _give_memory_back() -> None:
 
 def _check(arguments: argparse.Namespace) -> int:
     from agent.config import load
+    from agent.facts import FactsFile
+    from agent.routes import apart
     from contract.features import FeatureSpec
     from contract.spec import rul_name
 
@@ -146,6 +152,7 @@ def _check(arguments: argparse.Namespace) -> int:
         )
     if arguments.json or arguments.sources:
         raise RunoutError("--json and --sources are of a live check: say --live, too")
+    facts = FactsFile(config).changed()
     print(f"{arguments.config}: good")
     print(f"  node    {config.name} at site {config.node.site}, state in {config.state}")
     tls = "TLS" if config.mqtt.tls else "no TLS"
@@ -158,6 +165,10 @@ def _check(arguments: argparse.Namespace) -> int:
         print(f"          remaining life by: {names}")
     for pattern, name in config.assets.items():
         print(f"  assets  {pattern} are of class {name}")
+    if facts is not None:
+        print(f"  facts   {config.facts}: {len(facts)} assets")
+    for warning in apart(config):
+        print(f"  warning {warning}")
     return 0
 
 
@@ -201,6 +212,33 @@ def _export(arguments: argparse.Namespace) -> int:
     from agent.export import command
 
     return command(arguments)
+
+
+def _one_thread() -> None:
+    # As for run: with more threads, linear algebra would round otherwise.
+    for name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"):
+        os.environ.setdefault(name, "1")
+
+
+def _train(arguments: argparse.Namespace) -> int:
+    _one_thread()
+    from agent.train.command import train
+
+    return train(arguments)
+
+
+def _reproduce(arguments: argparse.Namespace) -> int:
+    _one_thread()
+    from agent.train.command import reproduce
+
+    return reproduce(arguments)
+
+
+def _select(arguments: argparse.Namespace) -> int:
+    _one_thread()
+    from agent.train.select import select
+
+    return select(arguments)
 
 
 def _node(arguments: argparse.Namespace) -> int:

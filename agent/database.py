@@ -3,9 +3,15 @@
 A transaction that finds no room on the disk is not an error that ends the agent: it is done again,
 from the beginning, until there is room. Whoever waits for the commit waits, and acknowledges
 nothing meanwhile.
+
+A commit is safe from a kill at once, from a power cut once it was flushed (``sync``) or SQLite has
+taken its log into the file. A cut leaves a beginning of the transactions, whole ones: what of the
+others is not in the journal, too, is to be flushed.
 """
 
+import errno
 import logging
+import os
 import sqlite3
 import threading
 import time
@@ -35,6 +41,15 @@ _PASSING = {
     sqlite3.SQLITE_BUSY: "another program holds the file: end it",
 }
 
+# The same of a file that is written without SQLite.
+_PASSING_OS = {
+    errno.ENOSPC: _PASSING[sqlite3.SQLITE_FULL],
+    errno.EDQUOT: _PASSING[sqlite3.SQLITE_FULL],
+    errno.EIO: _PASSING[sqlite3.SQLITE_IOERR],
+    errno.EFBIG: _PASSING[sqlite3.SQLITE_IOERR],
+    errno.EROFS: _PASSING[sqlite3.SQLITE_READONLY],
+}
+
 Row = Sequence[Any]
 
 
@@ -43,18 +58,20 @@ class Database:
 
     Attributes:
         set_aside: where a damaged file was moved to, or None.
+        open: whether a transaction is under way.
         problem: why nothing can be written at present; empty: it can.
+        syncs: flushes to the disk that were asked for here; SQLite's own are a few an hour more.
         while_stuck: called between two attempts to write; it waits a while. May raise, which ends
             the attempts.
     """
 
-    def __init__(self, path: Path, *, durable: bool) -> None:
+    def __init__(self, path: Path) -> None:
         self._path = path
-        self._durable = durable
         self._unit: list[tuple[str, Sequence[Row]]] = []
-        self._open = False
+        self.open = False
         self.set_aside: Path | None = None
         self.problem = ""
+        self.syncs = 0
         self.while_stuck: Callable[[], None] = _wait
         self._note_wal()
         try:
@@ -63,7 +80,8 @@ class Database:
             self._refuse(error)
             self.set_aside = _set_aside(path)
             log.critical(
-                "the store is damaged and was set aside; models go on from the checkpoint",
+                "the store is damaged and was set aside; models go on from the checkpoint, and "
+                "what was said since is said again",
                 extra={"error": str(error), "moved_to": str(self.set_aside)},
             )
             self.db = self._connect()
@@ -77,7 +95,8 @@ class Database:
         if not damage.inside:
             # As a kill in the midst of a commit leaves it; of a damaged last frame it looks alike.
             log.warning(
-                "the last commit is not whole and does not count: cut off, or damaged",
+                "the last transaction is not whole, cut off or damaged: what it lacks is worked "
+                "out again from the journal",
                 extra={"frame": damage.first, "of": damage.frames},
             )
             return
@@ -85,7 +104,8 @@ class Database:
         kept = kept.with_name(kept.name + "-wal")
         kept.write_bytes(wal.read_bytes())
         log.critical(
-            "the write-ahead log is damaged and was set aside; what follows the damage is lost",
+            "the write-ahead log is damaged, by a power cut or the disk, and was copied: what is "
+            "behind the damage is worked out again from the journal",
             extra={"frame": damage.first, "of": damage.frames, "copied_to": str(kept)},
         )
 
@@ -111,14 +131,16 @@ class Database:
             if not self._path.stat().st_size:
                 db.execute(f"PRAGMA page_size={PAGE_BYTES}")
             db.execute("PRAGMA journal_mode=WAL")
-            db.execute(f"PRAGMA synchronous={'FULL' if self._durable else 'NORMAL'}")
+            db.execute("PRAGMA synchronous=NORMAL")
             db.execute(f"PRAGMA journal_size_limit={WAL_BYTES}")
             (size,) = db.execute("PRAGMA page_size").fetchone()
             db.execute(f"PRAGMA wal_autocheckpoint={WAL_BYTES // 2 // size}")
             db.executescript(resources.files("agent").joinpath("schema.sql").read_text())
-            # A store of before: results did not know when they were written.
-            if not any(row[1] == "at_ns" for row in db.execute("PRAGMA table_info(result)")):
-                db.execute("ALTER TABLE result ADD COLUMN at_ns INTEGER NOT NULL DEFAULT 0")
+            # A store of before: results did not know when they were written, and what of.
+            known = {row[1] for row in db.execute("PRAGMA table_info(result)")}
+            for name in ("at_ns", "seq"):
+                if name not in known:
+                    db.execute(f"ALTER TABLE result ADD COLUMN {name} INTEGER NOT NULL DEFAULT 0")
             (verdict,) = db.execute("PRAGMA quick_check(1)").fetchone()
             if verdict != "ok":
                 error = sqlite3.DatabaseError(verdict)
@@ -143,13 +165,13 @@ class Database:
 
     def begin(self) -> None:
         """Begin a transaction; everything until ``commit`` happens or does not."""
-        self._open = True
+        self.open = True
         self._unit.clear()  # of one that was given up
         self._attempt(lambda: self.db.execute("BEGIN IMMEDIATE"))
 
     def do(self, sql: str, *rows: Row) -> None:
         """Execute for each row, as part of the transaction; without one, as one of its own."""
-        if not self._open:
+        if not self.open:
             self.begin()
             self.do(sql, *rows)
             self.commit()
@@ -157,11 +179,45 @@ class Database:
         self._unit.append((sql, rows))
         self._attempt(lambda: self.db.executemany(sql, rows))
 
+    @property
+    def changed(self) -> bool:
+        """Return whether the transaction has written anything so far."""
+        return bool(self._unit)
+
     def commit(self) -> None:
         """End the transaction; returns when it is written."""
         self._attempt(lambda: self.db.execute("COMMIT"), commit=True)
-        self._open = False
+        self.open = False
         self._unit.clear()
+
+    def sync(self) -> None:
+        """Flush what was committed so far; returns when it is on the disk."""
+        wal = self._path.with_name(self._path.name + "-wal")
+
+        def flush() -> None:
+            # SQLite has its locks on the other files: closing this one lets none of them go.
+            file = os.open(wal, os.O_RDONLY)
+            try:
+                os.fdatasync(file)
+            finally:
+                os.close(file)
+
+        self.insist(flush)
+        self.syncs += 1
+
+    def insist(self, step: Callable[[], object]) -> None:
+        """Take a step that writes without SQLite; again and again, until it can be taken."""
+        began = 0.0
+        while True:
+            try:
+                step()
+            except OSError as error:
+                began = began or time.monotonic()
+                self._say_stuck(_PASSING_OS.get(error.errno or 0), error)
+                self.while_stuck()
+                continue
+            self._say_unstuck(began)
+            return
 
     def _attempt(self, step: Callable[[], object], *, commit: bool = False) -> None:
         """Take a step of the transaction; if it cannot be taken, all of them again, until it is."""
@@ -176,12 +232,7 @@ class Database:
                 began = began or time.monotonic()
                 self._stuck(error)
                 continue
-            if began:
-                self.problem = ""
-                log.warning(
-                    "the store can be written to again, and nothing was lost",
-                    extra={"after_s": round(time.monotonic() - began, 1)},
-                )
+            self._say_unstuck(began)
             return
 
     def _again(self, *, commit: bool) -> None:
@@ -192,11 +243,14 @@ class Database:
             self.db.execute("COMMIT")
 
     def _stuck(self, error: sqlite3.OperationalError) -> None:
-        mend = _PASSING.get(error.sqlite_errorcode & 0xFF)
-        if mend is None:
-            raise error
+        self._say_stuck(_PASSING.get(error.sqlite_errorcode & 0xFF), error)
         if self.db.in_transaction:  # SQLite ends some of them itself
             self.db.execute("ROLLBACK")
+        self.while_stuck()
+
+    def _say_stuck(self, mend: str | None, error: Exception) -> None:
+        if mend is None:
+            raise error
         problem = f"{self._path}: {mend} ({error})"
         if problem != self.problem:
             self.problem = problem
@@ -204,7 +258,14 @@ class Database:
                 "nothing can be stored, and nothing is acknowledged until it can",
                 extra={"problem": problem},
             )
-        self.while_stuck()
+
+    def _say_unstuck(self, began: float) -> None:
+        if began:
+            self.problem = ""
+            log.warning(
+                "the store can be written to again, and nothing was lost",
+                extra={"after_s": round(time.monotonic() - began, 1)},
+            )
 
 
 def _wait() -> None:

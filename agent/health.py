@@ -574,6 +574,8 @@ def index(score: float, rul_h: float | None, cap_h: float) -> float:
 def why(judged: Judged, parts: tuple[tuple[str, str], ...], most: int = 3) -> tuple[Why, ...]:
     """Return the channels behind a score, the largest share first.
 
+    One always; beside it those that have a part in it and are beyond their usual spread.
+
     Args:
         judged: the score.
         parts: channel and statistic of each watched column.
@@ -584,12 +586,12 @@ def why(judged: Judged, parts: tuple[tuple[str, str], ...], most: int = 3) -> tu
         return ()
     names, at, columns = _channels(parts)
     totals = np.bincount(at, weights=shares)
-    found = []
+    found: list[Why] = []
     for c in (-totals).argsort(kind="stable")[:most].tolist():
         share = float(totals[c])
-        if share < 0.05:
-            break
         strongest = columns[c][int(shares[columns[c]].argmax())]
+        if found and (share < 0.1 or abs(z[strongest]) < 1.0):
+            continue
         found.append(
             Why(
                 channel=names[c],

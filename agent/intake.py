@@ -8,6 +8,8 @@ from typing import NamedTuple
 
 MOST_BYTES = 256 * 1024
 """Of payload in one batch: enough to share a commit, little enough to be decoded in 60 MB."""
+ENOUGH = 500
+"""Messages beyond which none is waited for: half of what a broker sends unacknowledged."""
 
 
 class Arrival(NamedTuple):
@@ -19,6 +21,8 @@ class Arrival(NamedTuple):
         token: given back to the source once the message is committed; 0: nothing to acknowledge.
         at_ns: the device's clock when it came.
         over: bytes of a message that was too large, and of which the payload is not here; 0: it is.
+        source: that it came from; empty: MQTT, whose topics say nothing of a source.
+        retained: kept by the broker, from whenever it was published.
     """
 
     topic: str
@@ -26,6 +30,8 @@ class Arrival(NamedTuple):
     token: int
     at_ns: int
     over: int = 0
+    source: str = ""
+    retained: bool = False
 
 
 class Intake:
@@ -50,6 +56,10 @@ class Intake:
     def _full(self) -> bool:
         return len(self._waiting) >= self._size or self._bytes >= self._most_bytes
 
+    @property
+    def _enough(self) -> bool:
+        return len(self._waiting) >= ENOUGH or self._bytes >= MOST_BYTES or self._full
+
     def put(self, arrival: Arrival) -> None:
         """Add a message; called from a source's thread, waits while the intake is full."""
         self.put_all((arrival,))
@@ -65,13 +75,14 @@ class Intake:
             was_empty = not self._waiting
             self._waiting.extend(arrivals)
             self._bytes += size
-            if was_empty:
+            if was_empty or self._enough:
                 self._changed.notify_all()
 
     def take(self, timeout_s: float, more_s: float = 0.0) -> list[Arrival]:
         """Return what waits, up to ``MOST_BYTES``; after ``timeout_s`` if there is nothing yet.
 
-        ``more_s``: where there is something, wait so long for more that shares its commit.
+        ``more_s``: where there is something, wait so long for more that shares its commit, unless
+        there is enough.
         """
         deadline = time.monotonic() + timeout_s
         with self._changed:
@@ -82,7 +93,7 @@ class Intake:
                 self._changed.wait(left)
             if more_s and self._waiting:
                 deadline = time.monotonic() + more_s
-                while not self._full:
+                while not self._enough and not self._interrupted:
                     left = deadline - time.monotonic()
                     if left <= 0:
                         break

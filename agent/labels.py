@@ -1,11 +1,15 @@
 """Finished lives as training rows: feature vectors and the hours that were left."""
 
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from contract.arrays import Floats
+from contract.model_spec import Ridge
+from contract.models.moments import Moments
+from contract.models.ridge import Basis
 
 
 class Life(NamedTuple):
@@ -34,6 +38,21 @@ class Life(NamedTuple):
     def rows(self) -> tuple[Floats, Floats, Floats]:
         """Return vectors, labels and weights."""
         return self.X, self.y, self.weights
+
+
+def basis_of(lives: list[Life]) -> Basis:
+    """Return the standardisation of some lives' vectors; raises ``IndexError`` for none."""
+    total = Moments.empty(lives[0].X.shape[1], diagonal=True)
+    for life in lives:
+        total = total.merge(Moments.of(life.X, diagonal=True))
+    return Basis.of(total)
+
+
+def own_basis(model: Ridge, basis: Basis, lives: list[Life]) -> Basis:
+    """Return what a model's vectors are standardised by on this device, along a basis' shape."""
+    if model.basis == "fleet" or not lives:
+        return basis
+    return replace(basis_of(lives), shape=basis.shape)
 
 
 FAR = 1.2

@@ -78,6 +78,7 @@ def look(
                 contract.take(*contract.tick(time.time_ns()), now)
                 link.publish((one.topic, one.payload, one.retain) for one in contract.say)
                 contract.say = []
+        contract.take(*contract.flush(time.time_ns()), now)
         return contract.looked(begin, now, time.time_ns())
 
 

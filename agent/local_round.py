@@ -9,7 +9,9 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
-from agent.labels import Life
+from agent.journal import JournalReader
+from agent.labels import Life, own_basis
+from agent.personal import personal
 from agent.prognosis import LocalRul, error_h
 from agent.rollout import file_name, live_version
 from agent.store import open_readonly, read_checkpoint, read_lives
@@ -21,7 +23,7 @@ from contract.model_spec import Ridge, Sklearn
 from contract.models.healthy import learnt, nothing
 from contract.models.moments import Moments
 from contract.models.ridge import Basis, Gradients, GramSums, first_of, width
-from contract.release import Release
+from contract.release import Predictor, Release
 from contract.spec import AssetClass, rul_name
 from contract.update import (
     EVALUATE,
@@ -54,7 +56,7 @@ def answer(state: Path, request: Request, arrays: Arrays) -> Update:
         training = read_lives(db, spec, heldout=False)
         heldout = read_lives(db, spec, heldout=True)
         live = live_version(db, spec.name)
-        (epoch,) = db.execute("SELECT COALESCE(MAX(seq), 0) FROM journal").fetchone()
+        epoch = JournalReader(state).last
         (node,) = db.execute("SELECT value FROM meta WHERE key = 'node'").fetchone()
     finally:
         db.close()
@@ -67,7 +69,7 @@ def answer(state: Path, request: Request, arrays: Arrays) -> Update:
         reply = _fit(spec, request, training, arrays)
     elif request.phase == EVALUATE:
         reply = {}
-        metrics = _evaluate(state, spec, live, training, heldout, arrays)
+        metrics = _evaluate(state, spec, live, node, training, heldout, arrays)
     else:
         raise ContractError(f"unknown phase {request.phase!r}")
     head = UpdateHead(
@@ -75,7 +77,7 @@ def answer(state: Path, request: Request, arrays: Arrays) -> Update:
         phase=request.phase,
         asset_class=spec,
         node=node,
-        epoch=int(epoch),
+        epoch=epoch,
         rows=sum(len(life.y) for life in training),
         lives=len(training),
         heldout=len(heldout),
@@ -130,6 +132,7 @@ def _shape(spec: AssetClass, phase: str, lives: list[Life], arrays: Arrays) -> A
     if not models:
         raise ContractError(f"asset class {spec.name!r} has no model that is shaped")
     first = first_of(models[0])
+    basis = own_basis(models[0], basis, lives)
     rows = [life.rows for life in lives]
     if phase == SHAPE:
         return GramSums.of_rows(basis, first, rows).arrays("first/")
@@ -152,7 +155,8 @@ def _fit(spec: AssetClass, request: Request, lives: list[Life], arrays: Arrays) 
         if request.models and rul_name(model) not in request.models:
             continue
         if isinstance(model, Ridge):
-            sums = GramSums.of_rows(basis, model, [life.rows for life in lives])
+            own = own_basis(model, basis, lives)
+            sums = GramSums.of_rows(own, model, [life.rows for life in lives])
             reply |= sums.arrays("ridge/")
         elif isinstance(model, Sklearn) and lives:
             # Here and not above: only nodes that train one pay for scikit-learn.
@@ -169,6 +173,7 @@ def _evaluate(
     state: Path,
     spec: AssetClass,
     live: int,
+    node: str,
     training: list[Life],
     heldout: list[Life],
     arrays: Arrays,
@@ -181,7 +186,12 @@ def _evaluate(
     if candidate.manifest.asset_class.digest() != spec.digest():
         raise ContractError("the candidate was trained for another configuration")
     metrics = {"heldout_rows": float(sum(len(life.y) for life in heldout))}
-    errors = {name: error_h(model, heldout) for name, model in candidate.rul.items()}
+    # Each as it would judge here.
+    models: dict[str, Predictor] = dict(candidate.rul)
+    mine = personal(candidate, node, training)
+    if mine is not None:
+        models["ridge"] = mine.model
+    errors = {name: error_h(model, heldout) for name, model in models.items()}
     own = LocalRul(spec, sklearn=False)
     own.learn(training)
     local = next(iter(own.models.values()), None)

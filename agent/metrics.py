@@ -15,7 +15,7 @@ MOST_ASSETS = 500
 MOST_MARKS = 500
 MOST_REASONS = 50
 MOST_SOURCES = 50
-STATES = "learning", "healthy", "degraded", "failing"
+STATES = "learning", "healthy", "degraded", "failing", "stale"
 
 Labels = tuple[tuple[str, str], ...]
 
@@ -30,6 +30,7 @@ def exposition(snapshot: Snapshot, *, healthy: bool | None = None) -> bytes:
     _assets(page, snapshot)
     _broker(page, snapshot)
     _sources(page, snapshot)
+    _notices(page, snapshot)
     page.histogram(
         "processing_seconds", "From a message's arrival to its commit.", snapshot.latency
     )
@@ -88,6 +89,13 @@ def _node(page: _Page, snapshot: Snapshot) -> None:
     page.one("turn_time_seconds", "gauge", "Since 1970, when the main loop said this.", snapshot.at)
     page.one("resident_memory_bytes", "gauge", "Memory.", process.resident_bytes or None)
     page.one("cpu_seconds_total", "counter", "Processor time.", process.cpu_s)
+    page.one(
+        "written_bytes_total",
+        "counter",
+        "That the process made the system write to disks.",
+        process.written_bytes or None,
+    )
+    page.one("store_syncs_total", "counter", "Flushes to the disk.", files.syncs)
     page.one("journal_bytes", "gauge", "Readings in the journal.", files.journal_bytes)
     page.one("store_bytes", "gauge", "The database and its log.", files.store_bytes)
     page.one(
@@ -127,18 +135,54 @@ def _data(page: _Page, snapshot: Snapshot) -> None:
     page.one("vectors_total", "counter", "Feature vectors judged.", snapshot.vectors)
     page.one("life_events_total", "counter", "Life events committed.", snapshot.events)
     page.one("lives_finished_total", "counter", "Lives known to have ended.", snapshot.lives)
+    page.one(
+        "clock_steps_total",
+        "counter",
+        "Assets whose time began anew, where a clock was set back.",
+        snapshot.clock_steps,
+    )
+    page.one(
+        "clock_trusted",
+        "gauge",
+        "0 while the device's clock is behind the data, or went back and is not set.",
+        float(not snapshot.clock_problem),
+    )
     page.one("values_bad_total", "counter", "Values marked bad.", snapshot.bad)
     page.many(
         "values_marked_total",
         "counter",
-        "Values marked bad or uncertain, by channel and reason.",
-        _capped(snapshot.marked, MOST_MARKS, ("channel", "reason")),
+        "Values that were marked, by channel and reason.",
+        _capped(
+            {_split(key): count for key, count in snapshot.marked.items()},
+            MOST_MARKS,
+            ("channel", "reason"),
+        ),
+    )
+    page.many(
+        "asset_values_marked_total",
+        "counter",
+        "Values that were marked, by asset, channel and reason.",
+        _capped(
+            {
+                (asset, *_split(key)): count
+                for asset, marked in snapshot.marked_of.items()
+                for key, count in marked.items()
+            },
+            MOST_MARKS,
+            ("asset", "channel", "reason"),
+        ),
     )
     page.many(
         "messages_rejected_total",
         "counter",
         "Messages that could not be used, since the process began.",
-        _capped(snapshot.rejected, MOST_REASONS, ("reason",)),
+        _capped(_single(snapshot.rejected), MOST_REASONS, ("reason",)),
+    )
+    page.many(
+        "values_left_out_total",
+        "counter",
+        "Values that nothing was made of, since the process began.",
+        _capped(_single(snapshot.left_out), MOST_REASONS, ("reason",)),
     )
     page.one("intake_messages", "gauge", "Messages that wait to be processed.", snapshot.waiting)
 
@@ -196,6 +240,18 @@ def _assets(page: _Page, snapshot: Snapshot) -> None:
         each(lambda a: _seconds(a.report.rul_h)),
     )
     said(
+        "asset_remaining_life_low_seconds",
+        "Lower end of the interval round it.",
+        "least",
+        each(lambda a: _seconds(a.report.rul_low_h)),
+    )
+    said(
+        "asset_remaining_life_high_seconds",
+        "Upper end of the interval round it; the cap stands for it and all above.",
+        "most",
+        each(lambda a: _seconds(a.report.rul_high_h)),
+    )
+    said(
         "asset_remaining_life_error_seconds",
         "Its root mean square error on held-out lives.",
         "most",
@@ -206,6 +262,12 @@ def _assets(page: _Page, snapshot: Snapshot) -> None:
         "1 while an alert stands that is not shelved.",
         "most",
         each(lambda a: float(a.alert)),
+    )
+    said(
+        "asset_stale",
+        "1 while none of its readings are to come, by who sent them.",
+        "most",
+        each(lambda a: float(a.report.state == "stale")),
     )
     said(
         "asset_report_time_seconds",
@@ -236,8 +298,38 @@ def _sources(page: _Page, snapshot: Snapshot) -> None:
         ("source_overflows_total", "counter", "Frames lost or put off.", "overflows"),
         ("source_reconnects_total", "counter", "Times opened again.", "reconnects"),
     ):
-        found = {source.name: int(getattr(source, field)) for source in snapshot.sources}
+        found = _single({one.name: int(getattr(one, field)) for one in snapshot.sources})
         page.many(name, kind, text, _capped(found, MOST_SOURCES, ("source",)))
+
+
+def _notices(page: _Page, snapshot: Snapshot) -> None:
+    # At most as many channels as the configuration may have.
+    found = [((("channel", channel.name),), channel) for channel in snapshot.channels]
+    page.many(
+        "notices_total",
+        "counter",
+        "Notices by what became of them, since the channel has its file; failed: attempts.",
+        [
+            ((*label, ("outcome", outcome)), float(getattr(channel, outcome)))
+            for label, channel in found
+            for outcome in ("sent", "failed", "given_up", "dropped")
+        ],
+    )
+    page.many(
+        "notices_waiting", "gauge", "Not sent yet.", [(label, c.waiting) for label, c in found]
+    )
+    page.many(
+        "notices_waiting_since_seconds",
+        "gauge",
+        "Since 1970, when the oldest of them was made.",
+        [(label, c.oldest) for label, c in found],
+    )
+    page.many(
+        "notices_alive",
+        "gauge",
+        "1 while the thread that sends them runs.",
+        [(label, float(c.alive)) for label, c in found],
+    )
 
 
 def _grouped(assets: Iterable[SeenAsset]) -> dict[str, list[SeenAsset]]:
@@ -250,17 +342,24 @@ def _grouped(assets: Iterable[SeenAsset]) -> dict[str, list[SeenAsset]]:
 
 
 def _capped(
-    counts: Mapping[str, int], most: int, names: tuple[str, ...]
+    counts: Mapping[tuple[str, ...], int], most: int, names: tuple[str, ...]
 ) -> list[tuple[Labels, float]]:
-    """Return counts with labels; a key has as many parts, dot between, as there are names."""
-    summed: dict[str, int] = {}
+    """Return counts with labels; a key has as many parts as there are names."""
+    summed: dict[tuple[str, ...], int] = {}
     for i, (key, count) in enumerate(counts.items()):
-        label = key if i < most else ".".join([OTHER] * len(names))
+        label = key if i < most else (OTHER,) * len(names)
         summed[label] = summed.get(label, 0) + count
-    return [
-        (tuple(zip(names, key.rsplit(".", len(names) - 1), strict=True)), count)
-        for key, count in summed.items()
-    ]
+    return [(tuple(zip(names, key, strict=True)), count) for key, count in summed.items()]
+
+
+def _single(counts: Mapping[str, int]) -> dict[tuple[str, ...], int]:
+    return {(key,): count for key, count in counts.items()}
+
+
+def _split(mark: str) -> tuple[str, str]:
+    """Return channel and reason; a channel may have dots."""
+    channel, _, reason = mark.rpartition(".")
+    return channel, reason
 
 
 def _seconds(hours: float | None) -> float | None:

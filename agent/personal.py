@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from agent.labels import Life
+from agent.labels import Life, own_basis
 from contract.arrays import Arrays
 from contract.model_spec import Ridge
 from contract.models.ridge import Basis, GramSums, RidgeModel
@@ -32,16 +32,18 @@ class Personal(NamedTuple):
         return {
             "personal/coefficients": self.model.coefficients,
             "personal/share": np.array(self.share),
+            **self.model.basis.arrays("personal/basis/"),
         }
 
 
 def ridge_of(release: Release) -> tuple[Ridge, Basis] | None:
-    """Return the ridge model of a release that holds the fleet's sums, and its basis."""
+    """Return the ridge model of a release that a device makes its own, and the fleet's basis."""
     spec = release.manifest.asset_class
     model = next((one for one in spec.rul if isinstance(one, Ridge)), None)
-    if model is None or release.basis is None or "fleet/gram" not in release.arrays:
+    if model is None or release.basis is None or "ridge/coefficients" not in release.arrays:
         return None
-    return model, release.basis
+    mixes = "fleet/gram" in release.arrays
+    return (model, release.basis) if mixes or model.basis == "own" else None
 
 
 def restored(release: Release, arrays: Arrays) -> Personal | None:
@@ -49,7 +51,8 @@ def restored(release: Release, arrays: Arrays) -> Personal | None:
     found = ridge_of(release)
     if found is None or "personal/coefficients" not in arrays:
         return None
-    spec, basis = found
+    spec, _ = found
+    basis = Basis.from_arrays(arrays, "personal/basis/")
     coefficients = np.asarray(arrays["personal/coefficients"], dtype=np.float64)
     cap_h = release.manifest.asset_class.cap_h
     return Personal(RidgeModel(spec, basis, coefficients, cap_h), float(arrays["personal/share"]))
@@ -66,16 +69,22 @@ def personal(release: Release, node: str, lives: list[Life]) -> Personal | None:
         lives: own training lives, in the order in which they ended.
 
     Returns:
-        None where the release has no sums, or there are too few own lives to choose by.
+        None where nothing is made its own, or there are no or too few own lives to do so.
     """
     found = ridge_of(release)
-    if found is None or len(lives) < FEWEST:
+    if found is None or not lives:
         return None
-    spec, basis = found
+    spec, fleets = found
+    cap_h = release.manifest.asset_class.cap_h
+    basis = own_basis(spec, fleets, lives)
     # What this device has contributed is in the fleet's sums: its first lives, as many as it told.
+    # Where some of them were forgotten here since, its part cannot be taken out.
     told = release.manifest.lives.get(node, 0)
-    if told > len(lives):
-        return None  # some of them were forgotten here: its own part cannot be taken out
+    if len(lives) < max(FEWEST, told) or "fleet/gram" not in release.arrays:
+        if spec.basis == "fleet":
+            return None
+        coefficients = np.asarray(release.arrays["ridge/coefficients"], dtype=np.float64)
+        return Personal(RidgeModel(spec, basis, coefficients, cap_h), 1.0)
     parts = [
         GramSums.of_rows(basis, spec, [life.rows for life in lives[fold::FOLDS]])
         for fold in range(FOLDS)
@@ -83,9 +92,9 @@ def personal(release: Release, node: str, lives: list[Life]) -> Personal | None:
     own = parts[0].merge(parts[1]).merge(parts[2]).merge(parts[3])
     others = GramSums.from_arrays(release.arrays, "fleet/")
     if told:
-        before = GramSums.of_rows(basis, spec, [life.rows for life in lives[:told]])
+        then = own_basis(spec, fleets, lives[:told])
+        before = GramSums.of_rows(then, spec, [life.rows for life in lives[:told]])
         others = others.withdraw(before)
-    cap_h = release.manifest.asset_class.cap_h
 
     def solved(sums: GramSums, share: float) -> RidgeModel:
         mixed = sums.merge(others.decay(share)) if share else sums

@@ -15,10 +15,11 @@ import numpy as np
 from agent import commands, health
 from agent.alerts import FAILING, Span
 from agent.asset import Asset, Counts, Run
-from agent.batch import Batch, Event, Rows, Swap
+from agent.batch import GONE, Batch, Clock, Event, Rows, Swap
 from agent.bursts import among_rows
 from agent.config import AgentConfig
 from agent.facts import Facts
+from agent.features.levels import Kept
 from agent.group import Group
 from agent.labels import Life
 from agent.personal import personal, restored, ridge_of
@@ -119,7 +120,11 @@ class Pipeline:
         """Per class the newest life that ended in a failure: asset and number."""
         self.counts = Counts()
         self.facts: Facts = {}
-        """Slow facts by asset."""
+        """Slow facts by asset, and from when on."""
+        self.clock_ns = 0
+        """This device's clock, when the newest message came."""
+        self.look: Callable[[Run, int], None] | None = None
+        """Called with each vector that is reported, by its place in a run; it changes nothing."""
         self.findings: list[Finding] = []
         """Verdicts of the newest batch, to be kept with it."""
 
@@ -143,7 +148,7 @@ class Pipeline:
         if batch.facts is not None:
             self.facts = batch.facts
             for name, known in self.assets.items():
-                known.know(self.facts.get(name, {}))
+                known.know(self.facts.get(name, []))
         if batch.shots:
             rows = among_rows(batch, self.asset, self.counts)
         else:
@@ -153,13 +158,17 @@ class Pipeline:
         done = [0] * len(rows)
         for event in batch.events:
             # What came before the event is processed before it.
-            self._rows(rows, done, event.pos, outcomes)
+            self._rows(rows, done, event.pos, outcomes, batch.clock)
             self._event(event, outcomes)
-        self._rows(rows, done, None, outcomes)
-        for part in rows:
-            self.assets[part.asset].end_batch()
-        for event in batch.events:
-            self.assets[event.asset].end_batch()
+        self._rows(rows, done, None, outcomes, batch.clock)
+        ended = {part.asset for part in rows} | {event.asset for event in batch.events}
+        if batch.clock is not None:
+            self.clock_ns = batch.clock.at_ns
+            if batch.clock.back:
+                ended.update(self.assets)
+        for name in ended:
+            if name in self.assets:  # an asset that is gone may never have said anything
+                self.assets[name].end_batch(batch.clock)
         return outcomes
 
     def _check(self, batch: Batch) -> None:
@@ -178,8 +187,9 @@ class Pipeline:
             if size != (found.samples if shot.features is None else len(found.features)):
                 raise ContractError(f"a burst of another length of {shot.asset!r}, {found.name!r}")
         for event in batch.events:
-            self.asset(event.asset)
-            commands.read(event)
+            if event.event != GONE:
+                self.asset(event.asset)
+                commands.read(event)
         if batch.swap is not None and batch.swap.asset_class not in self.groups:
             raise ContractError(f"a release for an asset class {batch.swap.asset_class!r}")
 
@@ -192,11 +202,16 @@ class Pipeline:
                 raise ContractError(f"asset {name!r} matches no pattern of [assets] any more")
             found = self.assets[name] = Asset(name, self.groups[spec.name])
             found.life = self.first_life.get(name, 0)
-            found.know(self.facts.get(name, {}))
+            found.know(self.facts.get(name, []))
         return found
 
     def _rows(
-        self, rows: list[Rows], done: list[int], before: int | None, outcomes: list[Outcome]
+        self,
+        rows: list[Rows],
+        done: list[int],
+        before: int | None,
+        outcomes: list[Outcome],
+        clock: Clock | None,
     ) -> None:
         runs: list[Run] = []
         for i, part in enumerate(rows):
@@ -208,9 +223,7 @@ class Pipeline:
                 done[i] = end
                 whole = not start and end == len(part.t_ns)
                 piece = part if whole else part.piece(start, end)
-                run = self.assets[part.asset].take(piece, self.counts)
-                if run is not None:
-                    runs.append(run)
+                runs += self.assets[part.asset].take(piece, self.counts, clock)
         self._judge(runs, outcomes)
 
     def _judge(self, runs: list[Run], outcomes: list[Outcome]) -> None:
@@ -242,6 +255,8 @@ class Pipeline:
     def _vector(self, run: Run, k: int, judged: health.Judged) -> list[Outcome]:
         asset, group, t_ns = run.asset, run.asset.group, run.t_ns[k]
         self.counts.vectors += 1
+        if run.anew_ns is not None and k == 0:
+            asset.begin_time(run.anew_ns)
         spec = group.spec
         if spec.rul and run.whole[k] and run.sure(k) and group.levels.ready:
             self._lives.add(asset.name, asset.life, t_ns, run.X[k])
@@ -266,14 +281,16 @@ class Pipeline:
         if due:
             asset.told_ns = t_ns
             outcomes.append(report)
+            if self.look is not None:
+                self.look(run, k)
         if change:
             outcomes.append(
                 asset.alert.report(
                     asset.name,
                     change,
                     t_ns,
-                    score=judged.score or 0.0,
-                    rul_h=report.rul_h,
+                    newest=(judged.score or 0.0, report.rul_h),
+                    interval=group.interval,
                     judged_by=report.judged_by,
                     reasons=health.why(judged, group.parts),
                 )
@@ -324,14 +341,43 @@ class Pipeline:
             why=health.why(judged, group.parts) if score is not None and score > 0.7 else (),
         )
 
+    def _gone(self, event: Event, outcomes: list[Outcome]) -> None:
+        """Say of an asset that nothing is known of it any more, unless that was said."""
+        asset = self.assets.get(event.asset)
+        if asset is None or not asset.present:
+            return
+        marks = asset.leave()
+        for mark in marks:
+            self.counts.mark(asset.name, mark.removesuffix(".stale"), "stale", 1)
+        outcomes.append(
+            Health(
+                asset=asset.name,
+                t=event.t_ns / 1e9,
+                state="stale",
+                health=None,
+                score=None,
+                rul_h=None,
+                rul_error_h=None,
+                rul_local_h=None,
+                judged_by=asset.group.version,
+                rul_model="",
+                life=asset.life,
+                why=(),
+                marks=marks,
+            )
+        )
+
     def _event(self, event: Event, outcomes: list[Outcome]) -> None:
+        if event.event == GONE:
+            self._gone(event, outcomes)
+            return
         asset = self.asset(event.asset)
         said = commands.read(event)
         if not asset.is_new(commands.key(event, said, asset.alert.id_of(asset.name))):
             self.counts.repeated += 1
             return
         if isinstance(said, LifeEvent):
-            self._life_event(asset, event, said.ref, outcomes)
+            self._life_event(asset, event, said, outcomes)
         else:
             outcomes.append(self._command(asset, event.t_ns, said))
 
@@ -358,7 +404,13 @@ class Pipeline:
             else:
                 word = alert.acknowledge()
         return alert.report(
-            asset.name, word, t_ns, judged_by=asset.group.version, remark=remark, ref=said.ref
+            asset.name,
+            word,
+            t_ns,
+            interval=asset.group.interval,
+            judged_by=asset.group.version,
+            remark=remark,
+            ref=said.ref,
         )
 
     def _finding(self, asset: Asset, t_ns: int, said: Verdict) -> Finding:
@@ -372,26 +424,31 @@ class Pipeline:
             span,
         )
 
-    def _life_event(self, asset: Asset, event: Event, ref: str, outcomes: list[Outcome]) -> None:
+    def _life_event(
+        self, asset: Asset, event: Event, said: LifeEvent, outcomes: list[Outcome]
+    ) -> None:
         self.counts.events += 1
-        closed = asset.flush(event.pos, self.counts)
-        if closed is not None:
-            self._judge([closed], outcomes)
-        word = asset.alert.end(event.t_ns)
-        if word or ref:
+        run = asset.flush(event.pos, self.counts)
+        if run is not None:
+            self._judge([run], outcomes)
+        group, newest = asset.group, asset.alert.newest
+        closed = asset.alert.end(event.t_ns)
+        if closed or said.ref:
             outcomes.append(
                 asset.alert.report(
                     asset.name,
-                    word or "normal",
+                    "normal",
                     event.t_ns,
-                    score=0.0,
-                    judged_by=asset.group.version,
-                    ref=ref,
+                    newest=newest,
+                    interval=group.interval,
+                    judged_by=group.version,
+                    event=said.event if closed else "",
+                    remark="" if closed else f"{said.event}: noted",
+                    ref=said.ref,
                 )
             )
-        group = asset.group
         if group.levels.learning:
-            self._learn_levels(asset)
+            self._learn_levels(asset, failed=event.event == "failed")
         if event.event != "failed":
             self._lives.forget(asset.name, asset.life)
         elif self._lives.finish(group.spec, asset.name, asset.life, event.t_ns):
@@ -408,18 +465,35 @@ class Pipeline:
             lives = self._lives.training(group.spec, self._ended.get(group.spec.name))
             group.personal = personal(group.release, self._config.name, lives)
 
-    def _learn_levels(self, ended: Asset) -> None:
-        """Learn the levels of a life that has ended; with the first of them, all begin to count."""
+    def _learn_levels(self, ended: Asset, *, failed: bool) -> None:
+        """Learn the levels of a life that has ended.
+
+        While they are still learnt, each life's vectors are made anew by what is known now: those
+        of the first would else be of levels that hardly anything was known of.
+        """
         group = ended.group
-        before = group.levels.ready
-        group.levels.learn(ended.past)
-        if before or not group.levels.ready:
-            return
-        for _, asset in sorted(self.assets.items()):
-            if asset.group is group:
-                for t_ns, x in zip(*asset.live_again(), strict=True):
-                    if np.isfinite(x).all():
-                        self._lives.add(asset.name, asset.life, int(t_ns), x)
+        first = not group.levels.ready
+        if group.levels.learn(ended.past(), failed=failed):
+            for life in group.levels.kept:
+                if life.whole:
+                    # In a window of its own: the asset's may be in its next life.
+                    self._live_again(Asset(life.asset, group), life)
+            for _, asset in sorted(self.assets.items()):
+                if asset.group is group and asset is not ended:
+                    self._live_again(asset, asset.past())
+                    if first:
+                        asset.health.reset()
+            group.rul.forget()
+        group.levels.settle()
+
+    def _live_again(self, asset: Asset, life: Kept) -> None:
+        asset.know(self.facts.get(asset.name, []))
+        t_ns, X = asset.live_again(life)
+        if life.whole:
+            self._lives.forget(life.asset, life.life)
+            for at_ns, x in zip(t_ns.tolist(), X, strict=True):
+                if np.isfinite(x).all():
+                    self._lives.add(life.asset, life.life, at_ns, x)
 
     def _judge_own(self, group: Group) -> None:
         """Judge the models of remaining life by the lives that were held out."""
@@ -462,6 +536,7 @@ class Pipeline:
             "released": released,
             "ended": self._ended,
             "facts": self.facts,
+            "clock_ns": self.clock_ns,
             "first_life": {
                 name: life
                 for name, life in sorted(self.first_life.items())
@@ -502,8 +577,9 @@ class Pipeline:
                 raise ContractError(f"the state of asset class {name!r} is not whole") from error
         self.counts = state.counts
         self.facts = state.facts
+        self.clock_ns = state.clock_ns
         for name, asset in self.assets.items():
-            asset.know(self.facts.get(name, {}))
+            asset.know(self.facts.get(name, []))
             self.first_life.pop(name, None)
 
     def _restore(self, group: Group, state: "_Head", arrays: Arrays) -> None:
@@ -535,6 +611,7 @@ class _Head(msgspec.Struct):
     counts: Counts
     ended: dict[str, tuple[str, int]] = {}
     facts: Facts = {}
+    clock_ns: int = 0
     first_life: dict[str, int] = {}
 
 

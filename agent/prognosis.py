@@ -4,11 +4,10 @@ from dataclasses import replace
 
 import numpy as np
 
-from agent.labels import Life
+from agent.labels import Life, basis_of
 from contract.arrays import Arrays, Floats
 from contract.model_spec import Ridge, Sklearn
 from contract.models.layers import LayersModel
-from contract.models.moments import Moments
 from contract.models.ridge import Basis, Gradients, GramSums, RidgeModel, first_of, width
 from contract.release import Predictor
 from contract.spec import AssetClass
@@ -35,6 +34,10 @@ class LocalRul:
         self.models: dict[str, Predictor] = {}
         """By name, in the order of the class; empty before the first life has ended."""
 
+    def forget(self) -> None:
+        """Begin anew with the next life: vectors mean another than they did."""
+        self._basis, self._sums, self._known = None, None, 0
+
     def learn(self, lives: list[Life]) -> None:
         """Learn the lives that are new in ``lives``: all training lives of the class, in order."""
         if not lives or (self._ridge is None and self._sklearn is None):
@@ -55,10 +58,7 @@ class LocalRul:
         # A store that forgets its oldest life for each new one has nothing to add sums to.
         full = len(lives) == self._known
         if basis is None or full or len(lives) >= self._next_basis:
-            moments = Moments.empty(lives[0].X.shape[1], diagonal=True)
-            for life in lives:
-                moments = moments.merge(Moments.of(life.X, diagonal=True))
-            basis, self._sums, fresh = Basis.of(moments), None, lives
+            basis, self._sums, fresh = basis_of(lives), None, lives
             if self._ridge is not None and self._ridge.shaping:
                 basis = shaped(basis, self._ridge, lives)
             if self._ridge is not None and not self._spec.holdout:

@@ -1,12 +1,6 @@
 -- One writer (the agent); readers (the node's ClientApp, `runout-agent status`) open it read-only.
+-- The journal lies beside it: agent/journal.py.
 CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
-
--- Everything that changes state, in the order in which the pipeline met it.
-CREATE TABLE IF NOT EXISTS journal (
-  seq INTEGER PRIMARY KEY,
-  bytes INTEGER NOT NULL,          -- of all bodies up to and including this one
-  body BLOB NOT NULL
-);
 
 -- What was said of the assets; published from here, in this order.
 CREATE TABLE IF NOT EXISTS result (
@@ -14,7 +8,8 @@ CREATE TABLE IF NOT EXISTS result (
   asset TEXT NOT NULL,
   kind TEXT NOT NULL,              -- health, alert
   body BLOB NOT NULL,              -- JSON
-  at_ns INTEGER NOT NULL DEFAULT 0 -- when it was written, by the device's clock
+  at_ns INTEGER NOT NULL DEFAULT 0,-- when it was written, by the device's clock
+  seq INTEGER NOT NULL DEFAULT 0   -- of the batch in the journal that it came of
 );
 -- An index of all of them would cost a page for each asset that a commit speaks of.
 CREATE INDEX IF NOT EXISTS result_alert ON result (id) WHERE kind = 'alert';

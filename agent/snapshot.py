@@ -35,6 +35,18 @@ class Histogram(msgspec.Struct, frozen=True):
     sum: float
 
 
+class SeenFeatures(msgspec.Struct, frozen=True):
+    """Features of an asset that somebody looks at, at its last reports.
+
+    Attributes:
+        parts: channel and statistic of each.
+        told: seconds since 1970 UTC ``(n,)``, values ``(n, features)``; NaN where not known.
+    """
+
+    parts: tuple[tuple[str, str], ...]
+    told: Points
+
+
 class SeenAsset(msgspec.Struct, frozen=True):
     """One asset, as of its newest report.
 
@@ -94,6 +106,34 @@ class SeenClass(msgspec.Struct, frozen=True):
     digest: str
 
 
+class SeenChannel(msgspec.Struct, frozen=True):
+    """One channel of notices; counts since it has its file, see ``agent.notify.outbox.Counts``.
+
+    Attributes:
+        name: of the channel.
+        kind: of the channel.
+        alive: whether its thread runs.
+        sent: taken on by the other side.
+        failed: attempts that failed.
+        given_up: notices refused, or not sent for too long.
+        dropped: notices that gave way because too many waited.
+        waiting: at present.
+        oldest: when the oldest of these was made, seconds since 1970 UTC; None: none waits.
+        trouble: why the newest attempt failed, or its file cannot be used; empty: all is well.
+    """
+
+    name: str
+    kind: str
+    alive: bool
+    sent: int
+    failed: int
+    given_up: int
+    dropped: int
+    waiting: int
+    oldest: float | None
+    trouble: str
+
+
 class Broker(msgspec.Struct, frozen=True):
     """The broker, and what is not with it yet.
 
@@ -122,11 +162,13 @@ class Files(msgspec.Struct, frozen=True):
     Attributes:
         journal_bytes: of readings in the journal.
         store_bytes: of the database and its log.
+        syncs: flushes to the disk since the process began; SQLite's own are a few an hour more.
         checkpoint: seconds since 1970 UTC when the last was written; None: there is none yet.
     """
 
     journal_bytes: int
     store_bytes: int
+    syncs: int
     checkpoint: float | None
 
 
@@ -137,11 +179,13 @@ class Process(msgspec.Struct, frozen=True):
         started: seconds since 1970 UTC.
         resident_bytes: memory; 0 where the system does not say.
         cpu_s: of processor time, user and system.
+        written_bytes: that it made the system write to disks; 0 where the system does not say.
     """
 
     started: float
     resident_bytes: int
     cpu_s: float
+    written_bytes: int
 
 
 class Snapshot(msgspec.Struct, frozen=True):
@@ -160,9 +204,13 @@ class Snapshot(msgspec.Struct, frozen=True):
         vectors: feature vectors.
         events: life events.
         lives: finished lives.
+        clock_steps: how often an asset's time began anew, where a clock was set back.
+        clock_problem: what is wrong with the device's clock; empty: nothing that is known.
         bad: values marked bad.
-        marked: values by ``channel.reason``, bad and uncertain.
+        marked: values by ``channel.reason``.
+        marked_of: the same by asset.
         rejected: messages that could not be used, by reason, since the process began.
+        left_out: values that nothing was made of, by reason, since the process began.
         raised: alerts since the process began.
         known: assets.
         waiting: messages in the intake.
@@ -170,12 +218,14 @@ class Snapshot(msgspec.Struct, frozen=True):
         alerts: last changes of state, oldest first.
         classes: what judges.
         sources: other than MQTT.
+        channels: of notices.
         broker: and the results that wait for it.
         files: the agent's own.
         process: the agent's own.
         latency: seconds from the arrival of a message to its commit.
         commit: seconds that a commit takes.
         batch: messages that share a commit.
+        features: by asset, of those that somebody looks at.
     """
 
     at: float
@@ -190,9 +240,13 @@ class Snapshot(msgspec.Struct, frozen=True):
     vectors: int
     events: int
     lives: int
+    clock_steps: int
+    clock_problem: str
     bad: int
     marked: dict[str, int]
+    marked_of: dict[str, dict[str, int]]
     rejected: dict[str, int]
+    left_out: dict[str, int]
     raised: int
     known: int
     waiting: int
@@ -200,12 +254,14 @@ class Snapshot(msgspec.Struct, frozen=True):
     alerts: tuple[Alert, ...]
     classes: tuple[SeenClass, ...]
     sources: tuple[SeenSource, ...]
+    channels: tuple[SeenChannel, ...]
     broker: Broker
     files: Files
     process: Process
     latency: Histogram
     commit: Histogram
     batch: Histogram
+    features: dict[str, SeenFeatures] = {}
 
     def asset(self, name: str) -> SeenAsset | None:
         """Return an asset by its name."""

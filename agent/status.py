@@ -8,7 +8,12 @@ import msgspec
 from agent.config import AgentConfig
 from agent.rollout import live_version
 from agent.store import open_readonly
-from contract.report import Alert, Health
+from agent.wording import within
+from contract.report import Alert, AlertState, Health
+
+_ORDER: tuple[AlertState, ...] = (
+    "unacknowledged", "latched", "returned", "acknowledged", "shelved", "normal",
+)  # fmt: skip
 
 
 class Seen(msgspec.Struct):
@@ -19,10 +24,14 @@ class Seen(msgspec.Struct):
         live: release that judges, per asset class; 0: the device's own models.
         lives: finished lives kept, per asset class.
         quarantined: messages kept that could not be used, by reason.
+        refused: topic of the newest of them, and why it could not be used; empty: there is none.
         rollouts: the last releases offered: version, verdict, reason.
         health: the last report of each asset.
-        alerts: those that stand.
-        marked: values by ``channel.reason``, bad and uncertain, as of the last checkpoint.
+        alerts: those that stand, are shelved, or are still to be acknowledged.
+        marked: values by ``channel.reason``, as of the last checkpoint.
+        marked_of: the same of each of the assets that have most.
+        left: hours left of each asset, in words; empty: they are not known.
+        problem: what was wrong with the device's clock when it was last noted; empty: nothing.
     """
 
     node: str
@@ -33,6 +42,10 @@ class Seen(msgspec.Struct):
     health: list[Health]
     alerts: list[Alert]
     marked: dict[str, int] = {}
+    marked_of: dict[str, dict[str, int]] = {}
+    left: dict[str, str] = {}
+    refused: tuple[str, ...] = ()
+    problem: str = ""
 
 
 def read(config: AgentConfig) -> Seen:
@@ -44,6 +57,7 @@ def read(config: AgentConfig) -> Seen:
         health = [msgspec.json.decode(b, type=Health) for (b,) in db.execute(query, ("health",))]
         alerts = [msgspec.json.decode(b, type=Alert) for (b,) in db.execute(query, ("alert",))]
         names = [spec.name for spec in config.asset_class]
+        marked, marked_of = _marked(db)
         return Seen(
             node=config.name,
             live={name: live_version(db, name) for name in names},
@@ -57,16 +71,41 @@ def read(config: AgentConfig) -> Seen:
                 "SELECT version, verdict, reason FROM rollout ORDER BY id DESC LIMIT 5"
             ).fetchall(),
             health=health,
-            alerts=[alert for alert in alerts if alert.stands],
-            marked=_marked(db),
+            alerts=[alert for alert in alerts if alert.now != "normal"],
+            marked=marked,
+            marked_of=marked_of,
+            refused=db.execute(
+                "SELECT topic, text FROM quarantine ORDER BY id DESC LIMIT 1"
+            ).fetchone()
+            or (),
+            left={report.asset: _left(config, report) for report in health},
+            problem=_problem(db),
         )
     finally:
         db.close()
 
 
-def _marked(db: sqlite3.Connection) -> dict[str, int]:
-    row = db.execute("SELECT value FROM meta WHERE key = 'marked'").fetchone()
-    return msgspec.json.decode(row[0], type=dict[str, int]) if row else {}
+def _marked(db: sqlite3.Connection) -> tuple[dict[str, int], dict[str, dict[str, int]]]:
+    row = db.execute("SELECT value FROM meta WHERE key = 'marks'").fetchone()
+    kind = tuple[dict[str, int], dict[str, dict[str, int]]]
+    return msgspec.json.decode(row[0], type=kind) if row else ({}, {})
+
+
+def _counted(marked: dict[str, int], most: int) -> str:
+    found = sorted(marked.items(), key=lambda one: -one[1])[:most]
+    return ", ".join(f"{count} {key}" for key, count in found)
+
+
+def _left(config: AgentConfig, report: Health) -> str:
+    spec = config.class_of(report.asset)
+    if report.rul_h is None:
+        return ""
+    return f"{report.rul_h:.0f} h{'' if spec is None else within(report, spec)}"
+
+
+def _problem(db: sqlite3.Connection) -> str:
+    row = db.execute("SELECT value FROM meta WHERE key = 'problem'").fetchone()
+    return str(row[0]) if row else ""
 
 
 def as_json(seen: Seen) -> str:
@@ -77,30 +116,36 @@ def as_json(seen: Seen) -> str:
 def as_text(seen: Seen) -> str:
     """Return a table, the worst asset first."""
     lines = [f"node {seen.node}"]
+    if seen.problem:
+        lines.append(f"PROBLEM: {seen.problem}")
     for name, version in seen.live.items():
         judge = f"release {version}" if version else "its own models"
         lines.append(f"class {name}: judged by {judge}, {seen.lives.get(name, 0)} finished lives")
     if seen.quarantined:
         reasons = ", ".join(f"{count} {reason}" for reason, count in seen.quarantined.items())
         lines.append(f"messages that could not be used: {reasons}")
+    if seen.refused:
+        lines.append("  the newest: {}: {}".format(*seen.refused))
     if seen.marked:
-        most = sorted(seen.marked.items(), key=lambda one: -one[1])[:10]
-        said = ", ".join(f"{count} {key}" for key, count in most)
-        lines.append(f"values that were marked: {said}")
+        lines.append(f"values that were marked: {_counted(seen.marked, 10)}")
+        lines += [f"  of {asset}: {_counted(n, 5)}" for asset, n in [*seen.marked_of.items()][:5]]
     for version, verdict, reason in seen.rollouts:
         lines.append(f"release {version} {verdict}: {reason}")
     width = max([len(report.asset) for report in seen.health] + [5])
-    lines += ["", f"{'asset':{width}}  health  state     left     as of             why"]
+    wide = max([len(text) for text in seen.left.values()] + [4])
+    lines += ["", f"{'asset':{width}}  health  state     {'left':{wide}}  as of             why"]
     for report in sorted(seen.health, key=lambda r: (r.health is None, r.health or 0.0)):
         index = "   -  " if report.health is None else f"{report.health:6.2f}"
-        left = "    -" if report.rul_h is None else f"{report.rul_h:5.0f}"
+        left = seen.left.get(report.asset) or "-"
         when = datetime.fromtimestamp(report.t, UTC).strftime("%Y-%m-%d %H:%M")
         why = ", ".join(f"{w.channel} {w.share:.0%}" for w in report.why)
-        lines.append(
-            f"{report.asset:{width}}  {index}  {report.state:8}  {left} h  {when}  {why}".rstrip()
-        )
+        line = f"{report.asset:{width}}  {index}  {report.state:8}  {left:{wide}}  {when}  {why}"
+        lines.append(line.rstrip())
     if not seen.health:
         lines.append("(nothing judged yet)")
-    lines += ["", "alerts that stand:"] if seen.alerts else ["", "no alert stands"]
-    lines += [f"  {alert.text}" for alert in seen.alerts]
+    lines += ["", "alerts, by their ids:"] if seen.alerts else ["", "no alert"]
+    ids = max([len(alert.id) for alert in seen.alerts] + [0])
+    for alert in sorted(seen.alerts, key=lambda one: _ORDER.index(one.now)):
+        text = alert.text.removesuffix(f" [{alert.id}]")
+        lines.append(f"  {alert.id:{ids}}  {alert.now:14}  {text}")
     return "\n".join(lines)

@@ -1,16 +1,23 @@
-"""The device's memory: journal, results, lives, quarantine (SQLite), and the checkpoint beside it.
+"""The device's memory: the journal, what was said (SQLite), and the checkpoint beside them.
 
 One writer, the agent's main thread. State = last checkpoint + journal replayed through the same
 pipeline. Two checkpoints are kept: a truncated one costs a longer replay, not the state.
+
+A batch is committed once its record in the journal is flushed: that alone is waited for. What came
+of it is then committed to the database in one transaction, with the batch's number, but flushed
+with the next checkpoint only. What a power cut takes of it is worked out again when the journal is
+replayed, to the same bits; what is not in the journal is flushed with its own commit.
 """
 
 import contextlib
 import fcntl
+import itertools
 import logging
 import os
 import sqlite3
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
@@ -20,6 +27,7 @@ import numpy as np
 from agent.batch import Rejected
 from agent.config import Keep
 from agent.database import Database
+from agent.journal import Journal, JournalReader
 from agent.labels import Life, hours_left, row_weights
 from contract import VERSION, npz
 from contract.arrays import Arrays, Floats
@@ -108,12 +116,27 @@ class Store:
         self.clock = clock
         self._notes: dict[str, str] = {}
         self._noted_ns = 0
-        self.database = Database(folder / "store.db", durable=keep.power_loss_safe)
+        with ExitStack() as opened:  # what is open when the next cannot be
+            opened.callback(self._lock.close)
+            self.database = Database(folder / "store.db")
+            opened.callback(self.database.close)
+            self._journal = Journal(folder, keep.journal_mb * 1e6, durable=keep.power_loss_safe)
+            opened.pop_all()
         self._db = self.database.db
-        self._bytes = self._scalar("SELECT COALESCE(MAX(bytes), 0) FROM journal")
-        self.seq: int = max(
-            self._scalar("SELECT COALESCE(MAX(seq), 0) FROM journal"), int(self.meta("seq", "0"))
+        self._take_over_journal()
+        self._body: bytes | None = None
+        self._solid = False
+        self._checkpoint_syncs = 0
+        self.done = max(
+            int(self.meta("seq", "0")),
+            self._scalar("SELECT COALESCE((SELECT seq FROM result ORDER BY id DESC LIMIT 1), 0)"),
         )
+        """Number of the newest batch whose outcomes are in the database."""
+        self.seq = max(self._journal.last, self.done)
+        """Number of the newest batch."""
+        self.at = self.seq
+        """Number of the batch that is being processed, for the first time or again."""
+        self._said = self.done
         self.last_result = max(
             self._scalar("SELECT COALESCE(MAX(id), 0) FROM result"), int(self.meta("sent", "0"))
         )
@@ -121,6 +144,24 @@ class Store:
         self.overflowed = int(self.meta("overflowed", "0"))
         """Results that no broker came to take before there were too many."""
         self._new_rows: list[tuple[str, int, int, bytes]] = []
+
+    def _take_over_journal(self) -> None:
+        """Take the journal out of a database of before, where it was a table."""
+        if not self._scalar("SELECT COUNT(*) FROM sqlite_master WHERE name = 'journal'"):
+            return
+        last = 0
+        for last, body in self._db.execute("SELECT seq, body FROM journal ORDER BY seq"):
+            if last > self._journal.last:  # else: from an attempt that was cut off
+                self._journal.append(last, body)
+        self.database.begin()
+        # What came of these batches is in the database already.
+        self.database.do(
+            "INSERT OR REPLACE INTO meta SELECT 'seq', MAX(?, COALESCE((SELECT CAST(value AS "
+            "INTEGER) FROM meta WHERE key = 'seq'), 0))",
+            (last,),
+        )
+        self.database.do("DROP TABLE journal", ())
+        self.database.commit()
 
     @property
     def set_aside(self) -> Path | None:
@@ -132,8 +173,19 @@ class Store:
         """Return why nothing can be stored at present; empty: it can."""
         return self.database.problem
 
+    @property
+    def syncs(self) -> int:
+        """Return how often something was flushed to the disk, since this process began."""
+        return self._journal.syncs + self.database.syncs + self._checkpoint_syncs
+
+    @property
+    def journal_bytes(self) -> int:
+        """Return the bytes of the batches that the journal holds."""
+        return self._journal.size
+
     def close(self) -> None:
         """Close; safe more than once."""
+        self._journal.close()
         self.database.close()
         self._lock.close()
 
@@ -151,6 +203,15 @@ class Store:
 
     def set_meta(self, key: str, value: str) -> None:
         """Keep a small fact."""
+        alone = not self.database.open
+        if alone:
+            self.begin()
+        self._solid = True
+        self._put(key, value)
+        if alone:
+            self.commit()
+
+    def _put(self, key: str, value: str) -> None:
         self._notes.pop(key, None)
         self.database.do("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, value))
 
@@ -162,13 +223,14 @@ class Store:
 
     def begin(self) -> None:
         """Begin a transaction; everything until ``commit`` happens or does not."""
+        self._body = None
         self.database.begin()
 
     def journal(self, body: bytes) -> int:
-        """Append a batch; returns its number."""
+        """Append a batch, with the commit; returns its number."""
         self.seq += 1
-        self._bytes += len(body)
-        self.database.do("INSERT INTO journal VALUES (?, ?, ?)", (self.seq, self._bytes, body))
+        self.at = self.seq
+        self._body = body
         return self.seq
 
     def add_results(self, results: list[Result]) -> None:
@@ -176,13 +238,15 @@ class Store:
         at_ns = self.clock()
         first = self.last_result + 1
         self.database.do(
-            "INSERT INTO result (id, asset, kind, body, at_ns) VALUES (?, ?, ?, ?, ?)",
-            *[(first + i, *result, at_ns) for i, result in enumerate(results)],
+            "INSERT INTO result (id, asset, kind, body, at_ns, seq) VALUES (?, ?, ?, ?, ?, ?)",
+            *[(first + i, *result, at_ns, self.at) for i, result in enumerate(results)],
         )
         self.last_result += len(results)
+        self._said = self.at
 
     def quarantine(self, rejected: list[Rejected], most: int) -> None:
         """Keep messages that could not be used, the newest ``most`` of them."""
+        self._solid = True
         self.database.do(
             "INSERT INTO quarantine (at_ns, topic, reason, text, payload) VALUES (?, ?, ?, ?, ?)",
             *[
@@ -199,10 +263,25 @@ class Store:
 
         Returns when it is written: without room on the disk that may take a while.
         """
+        if self._body is not None:
+            body, self._body = self._body, None
+            self.database.insist(lambda: self._journal.append(self.seq, body))
         self._write_rows()
         if self._notes and abs(self.clock() - self._noted_ns) >= NOTE_NS:
             self._write_notes()
+        if self.at > self.done and self.database.changed:
+            if self._said != self.at:  # results bear the number themselves, which costs no page
+                self._put("seq", str(self.at))
+            self.done = self.at
         self.database.commit()
+        if self._solid:
+            self._solid = False
+            self._flush()
+
+    def _flush(self) -> None:
+        """Wait until what is in the database is on the disk, too."""
+        if self._keep.power_loss_safe:
+            self.database.sync()
 
     def _write_notes(self) -> None:
         self._noted_ns = self.clock()
@@ -291,7 +370,7 @@ class Store:
             self.forget(asset, life)
         upto = self._scalar("SELECT COALESCE(MAX(id), 0) FROM life")
         if upto != before:
-            self.set_meta("lives_upto", str(upto))
+            self._put("lives_upto", str(upto))
 
     def forget_unfinished(self, but: Callable[[str], bool] = lambda _: False) -> dict[str, int]:
         """Drop the lives that nobody knows the state of; return each asset's next life number.
@@ -321,10 +400,12 @@ class Store:
         self.commit()
 
     def forget_journal(self, upto: int) -> None:
-        """Drop the batches up to a number, that one included."""
-        self.begin()
-        self.database.do("DELETE FROM journal WHERE seq <= ?", (upto,))
-        self.commit()
+        """Drop batches up to a number, as far as they are apart from those behind it."""
+        self._journal.forget(upto)
+
+    def cut_journal(self) -> None:
+        """Let what is journalled from here on be kept apart from what is before it."""
+        self._journal.cut()
 
     # -- publishing -------------------------------------------------------------------------
 
@@ -366,11 +447,14 @@ class Store:
         self, at_ns: int, asset_class: str, version: int, digest: str, verdict: str, reason: str
     ) -> None:
         """Write down what became of a release."""
+        self.begin()
+        self._solid = True
         self.database.do(
             "INSERT INTO rollout (at_ns, asset_class, version, digest, verdict, reason) "
             "VALUES (?, ?, ?, ?, ?, ?)",
             (at_ns, asset_class, version, digest, verdict, reason),
         )
+        self.commit()
 
     def last_alerts(self) -> list[bytes]:
         """Return what was last said of each asset's alert, where that is kept."""
@@ -406,10 +490,13 @@ class Store:
         if self.seq != before or not newest.exists():
             words = msgspec.json.encode({"contract": VERSION, "seq": self.seq, **head})
             body = npz.to_bytes(npz.digest_of(words, arrays).encode() + words, arrays)
+            # Nothing before a checkpoint is replayed: what came of it must not be behind it.
+            self._flush()
             try:
                 if newest.exists():
                     newest.replace(self.folder / "checkpoint.prev.npz")
                 npz.write(newest, body, durable=self._keep.power_loss_safe)
+                self._checkpoint_syncs += 2 if self._keep.power_loss_safe else 0
             except OSError as error:
                 log.error(  # noqa: TRY400
                     "no checkpoint was written: a restart takes longer", extra={"error": str(error)}
@@ -420,15 +507,15 @@ class Store:
         elif not self._notes:
             return
         self.begin()
-        self.set_meta("checkpointed", str(self.seq))
-        self.set_meta("seq", str(self.seq))
-        self.database.do(
-            "DELETE FROM journal WHERE seq <= ? AND bytes <= ?",
-            (before, self._bytes - round(self._keep.journal_mb * 1e6)),
-        )
+        self._put("checkpointed", str(self.seq))
+        self._put("seq", str(self.seq))
         self._prune_results()
         self._prune_lives()
+        self.done = max(self.done, self.seq)
+        if self._notes:  # now: an agent that ends behind this has no later transaction
+            self._write_notes()
         self.commit()
+        self._journal.forget(before, beyond_bytes=self._keep.journal_mb * 1e6)
 
     def _prune_results(self) -> None:
         """Keep the newest results, alerts beside health so that neither pushes the other out."""
@@ -448,7 +535,7 @@ class Store:
         )
         if lost:
             self.overflowed += lost
-            self.set_meta("overflowed", str(self.overflowed))
+            self._put("overflowed", str(self.overflowed))
             log.error(
                 "results were dropped that no broker came to take: keep.results holds no more",
                 extra={"dropped": lost, "ever": self.overflowed},
@@ -474,17 +561,26 @@ class Store:
 
         What is written meanwhile shares a transaction with that of the batches beside it.
         """
-        while found := self.database.rows(
-            "SELECT seq, body FROM journal WHERE seq > ? ORDER BY seq LIMIT ?", after, REPLAYED
-        ):
+        batches = JournalReader(self.folder).read(after)
+        while found := list(itertools.islice(batches, REPLAYED)):
             self.begin()
-            yield from found
+            for number, body in found:
+                if after and number != after + 1:
+                    log.critical(
+                        "the journal is damaged: what some batches said is lost",
+                        extra={"after": after, "batches": number - after - 1},
+                    )
+                self.at = after = number
+                yield number, body
             self.commit()
-            after = found[-1][0]
 
     def first_seq(self) -> int:
         """Return the number of the oldest batch in the journal; 0 if it is empty."""
-        return self._scalar("SELECT COALESCE(MIN(seq), 0) FROM journal")
+        return self._journal.first
+
+    def last_seq(self) -> int:
+        """Return the number of the newest batch in the journal; 0 if it is empty."""
+        return self._journal.last
 
 
 def read_checkpoint(path: Path) -> tuple[dict[str, object], Arrays]:

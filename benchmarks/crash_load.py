@@ -1,7 +1,8 @@
 """The messages of ``benchmarks.crash``: all kinds that change an agent's state, each with a time.
 
-Machines wear out and fail, so that lives end, alerts come and remaining life is learnt. A few
-messages come late, and a few come twice.
+Machines wear out and fail, so that lives end, alerts come and remaining life is learnt. People
+acknowledge alerts, shelve them and say what they found. A few messages come late, and a few come
+twice.
 """
 
 import json
@@ -13,6 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from agent.decode import waveform
+from contract import topics
 
 START_MS = 1_199_145_600_000
 LIFE = 90
@@ -59,6 +61,9 @@ class _Machine:
             yield self._rng.choice(self._sent)
         if self._rng.random() < 0.02:
             yield from self._readings(self._t_ms - 5 * self._step_ms - self._step_ms // 3)
+        if self._rng.random() < 0.04:
+            said = self._said()
+            yield from [said] * (2 if self._rng.random() < 0.2 else 1)
         if self._age >= self._length:
             word = "failed" if self._rng.random() < 0.8 else "maintained"
             yield self._event(word)
@@ -70,6 +75,20 @@ class _Machine:
     def _event(self, word: str) -> Message:
         body = json.dumps({"event": word, "t": self._t_ms}).encode()
         return Message(self.asset, "event", body, self._keys(self._t_ms, word))
+
+    def _said(self) -> Message:
+        """Return what somebody says of the newest alert, whether there is one or not."""
+        word = self._rng.choice(["acknowledge", "shelve", "unshelve", "verdict"])
+        said: dict[str, object] = {"t": self._t_ms, "by": "benchmark"}
+        if word == "verdict":
+            said["verdict"] = self._rng.choice(["confirmed", "false_alarm", "not_found"])
+        else:
+            said["command"] = word
+        if word == "shelve":
+            said["hours"] = self._rng.choice([0.5, 2.0, 8.0])
+        leaf = topics.VERDICT if word == "verdict" else topics.COMMAND
+        keys = self._keys(self._t_ms, word)
+        return Message(self.asset, leaf, json.dumps(said).encode(), keys)
 
     def _keys(self, t_ms: int, *names: str) -> Keys:
         return frozenset((self.asset, t_ms * 1_000_000, name) for name in names)

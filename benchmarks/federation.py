@@ -15,11 +15,13 @@ import random
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
 import numpy as np
 
+from agent.labels import own_basis
 from benchmarks.cmapss import CAP, Fleet, last_vectors, load, phm08, ridge_of, rmse, subsets
 from benchmarks.cmapss import CONFIG as TURBOFAN
 from benchmarks.in_process import configured
@@ -136,7 +138,8 @@ class Subsets:
         fleet, raw = self.fleet, np.concatenate(self.raw)
         capped = np.minimum(raw, CAP)
         penalty = ridge_of(self.base).penalty
-        fleet.change(rul=seeded(self.base, seed, penalty_alone=penalty))
+        # Subsets are unlike each other: each node standardises by its own lives.
+        fleet.change(rul=seeded(self.base, seed, penalty_alone=penalty, basis="own"))
         alone = []
         for device, X in zip(fleet.devices, self.X, strict=True):
             device.learn()
@@ -151,7 +154,9 @@ class Subsets:
             personal = device.group.personal
             model = totals.model if personal is None else personal.model
             told.append(model.predict(X))
-            pooled.append(totals.model.predict(X))
+            lives = device.engine.store.training(device.group.spec)
+            one = replace(totals.model, basis=own_basis(totals.model.spec, basis, lives))
+            pooled.append(one.predict(X))
             result[f"share_{self.names[i]}"] = 1.0 if personal is None else personal.share
             result[f"federated_{self.names[i]}"] = rmse(told[i], np.minimum(self.raw[i], CAP))
             result[f"local_{self.names[i]}"] = rmse(alone[i], np.minimum(self.raw[i], CAP))

@@ -1,19 +1,23 @@
 """What an agent writes in a day, and how often it flushes: an SD card lives by both.
 
-    python -m benchmarks.wear [--minutes 20] [--wait-ms 200] [--checkpoint-s 60]
+    python -m benchmarks.wear [--minutes 30] [--wait-ms 1000] [--health-every-s 10] [--all]
 
 Ten assets of 24 channels once a second and a burst of 4096 samples a minute each, at phases of
-their own. The data's time is simulated; what is not is the commit: messages that come within a
-commit wait (``keep.wait_ms``, from the first of them) are one batch, committed by the agent's own
-engine to a real disk, in the durability that is configured. Checkpoints and what is noted of the
-broker's acknowledgements come when the data's time says so. The folder must lie on the file system
-that counts: on tmpfs nothing is written.
+their own; with and without ``keep.power_loss_safe``, by default with what ``deploy/pi/agent.toml``
+ships. Nothing is left out: results go through the outbox and are noted as taken by the broker,
+checkpoints come when they are due, alerts (false ones) have their evidence kept. The data's time is
+simulated, or the clock's (``--live``). Messages that come within a commit wait (``keep.wait_ms``,
+from the first of them) are one batch, committed by the agent's own engine to a real disk. What the
+kernel writes by itself once it is half a minute old, ``sync`` writes here. The broker's share is
+measured on a real mosquitto with ``deploy/pi/mosquitto-runout.conf``: ``benchmarks.wear_broker``.
 
 Bytes: ``write_bytes`` of ``/proc/<pid>/io``, what the process made the page cache write, in whole
 pages, again for each flush. Where the file system hides that (tmpfs, overlays), ``wchar``, what was
-handed to write calls: less by the pages' unused ends. The file system's own journal is in neither;
-``docs/durability.md`` has it measured on a device of its own. Flushes are counted by the kernel
-(``perf``), or by ``strace``; where neither is there or allowed they are left out.
+handed to write calls: less by the pages' unused ends. The file system's own journal is in neither:
+``--device`` counts what the disk below the folder is given, by everybody who writes to it.
+``docs/durability.md`` has it measured on one of its own. Flushes are counted by the kernel
+(``perf``), or by ``strace``; where neither is there or allowed by the agent, which leaves out those
+that SQLite does by itself, a few an hour.
 """
 
 import argparse
@@ -25,18 +29,22 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 import numpy as np
 
 from agent.app import Engine
 from agent.assemble import Assembler
-from agent.config import AgentConfig, Keep, Node
+from agent.config import AgentConfig, Keep, Node, Report, load
 from agent.decode import waveform
 from agent.intake import MOST_BYTES, Arrival
+from agent.journal import FOLDER, Journal, segments
+from benchmarks import wear_broker
 from contract import topics
 from contract.model_spec import Moments
 from contract.spec import AssetClass, Channel, Waveform
@@ -44,33 +52,44 @@ from contract.spec import AssetClass, Channel, Waveform
 ASSETS, CHANNELS, SAMPLES = 10, 24, 4096
 START_S = 1_767_225_600
 RATE_HZ = 25_600.0
-WARM_UP_S = 180
+WARM_UP_S = 900
+"""Past what is learnt at the beginning of a life."""
+OLD_S = 30
+"""How old the kernel lets get what nobody flushes."""
 DAY_S, HOUR_S = 86_400, 3600
+SHIPPED = Path(__file__).parents[1] / "deploy" / "pi" / "agent.toml"
 
 
-def config(folder: Path, keep: Keep) -> AgentConfig:
-    """Return what the agent is configured to do; all that is not said is as it comes."""
-    stats = tuple(f"{kind}_60" for kind in ("mean", "std", "min", "max", "slope"))
-    names = tuple(Channel(f"c{i:02d}", "bar") for i in range(CHANNELS))
-    vibration = Waveform(
-        "vib",
-        "m/s2",
-        rate_hz=RATE_HZ,
-        samples=SAMPLES,
-        features=("rms", "crest", "kurtosis", "velocity_rms"),
-    )
-    machine = AssetClass(
-        "machine",
-        names,
-        waveforms=(vibration,),
-        stats=stats,
-        health=Moments(stats=("mean_60", "std_60"), baseline=60, learn=120),
-    )
-    return AgentConfig(
-        asset_class=(machine,),
-        node=Node(name="wear", site="bench", state=str(folder)),
-        keep=keep,
-    )
+class Setting(NamedTuple):
+    """What is measured, in a word."""
+
+    name: str
+    keep: Keep
+    report: Report
+
+    def config(self, folder: Path) -> AgentConfig:
+        """Return what the agent is configured to do; all that is not said is as it comes."""
+        stats = tuple(f"{kind}_60" for kind in ("mean", "std", "min", "max", "slope"))
+        vibration = Waveform(
+            "vib",
+            "m/s2",
+            rate_hz=RATE_HZ,
+            samples=SAMPLES,
+            features=("rms", "crest", "kurtosis", "velocity_rms"),
+        )
+        machine = AssetClass(
+            "machine",
+            tuple(Channel(f"c{i:02d}", "bar") for i in range(CHANNELS)),
+            waveforms=(vibration,),
+            stats=stats,
+            health=Moments(stats=("mean_60", "std_60"), baseline=60, learn=120),
+        )
+        return AgentConfig(
+            asset_class=(machine,),
+            node=Node(name="wear", site="bench", state=str(folder)),
+            keep=self.keep,
+            report=self.report,
+        )
 
 
 def arrivals(seconds: int) -> Iterator[Arrival]:
@@ -114,115 +133,257 @@ def batches(seconds: int, wait_s: float) -> Iterator[list[Arrival]]:
     yield batch
 
 
-def written() -> tuple[int, int]:
-    """Return ``write_bytes`` and ``wchar`` of this process so far."""
-    found = dict(
-        line.split(": ") for line in Path("/proc/self/io").read_text(encoding="ascii").splitlines()
-    )
+def written(pid: int | str = "self") -> tuple[int, int]:
+    """Return ``write_bytes`` and ``wchar`` of a process so far."""
+    text = Path(f"/proc/{pid}/io").read_text(encoding="ascii")
+    found = dict(line.split(": ") for line in text.splitlines())
     return int(found["write_bytes"]), int(found["wchar"])
 
 
+def given_to_device(folder: Path) -> int:
+    """Return the bytes that the disk below a folder was given so far."""
+    number = folder.stat().st_dev
+    stat = Path(f"/sys/dev/block/{os.major(number)}:{os.minor(number)}/stat")
+    return int(stat.read_text(encoding="ascii").split()[6]) * 512
+
+
 class Flushes:
-    """Counts what this process flushes to the disk meanwhile; None where nothing can count it."""
+    """Counts what this process flushes to the disk meanwhile, by the best means there is.
+
+    Attributes:
+        count: how often it did; None: nothing outside the process can count it.
+        by: what has counted.
+    """
 
     def __init__(self) -> None:
         self.count: int | None = None
+        self.by = "the agent"
 
     @contextmanager
     def counted(self, pid: int) -> Iterator[None]:
-        """Count while the body runs."""
-        program = shutil.which("perf")
-        if program is None:
+        """Count while the body runs; what this process starts meanwhile is not counted."""
+        calls = ("fsync", "fdatasync", "msync")
+        events = ",".join(f"syscalls:sys_enter_{call}" for call in calls)
+        perf = ["stat", "--no-inherit", "-x", ";", "-e", events, "-p", str(pid)]
+        strace = ["-c", "-U", "calls,name", "-e", f"trace={','.join(calls)}", "-p", str(pid)]
+        for name, options in (("perf", perf), ("strace", strace)):
+            program = shutil.which(name)
+            if program is None or not _allowed(name, program):
+                continue
+            process = subprocess.Popen([program, *options], stderr=subprocess.PIPE, text=True)
+            threading.Event().wait(1.0)  # neither says when it has begun
+            if process.poll() is not None:
+                process.communicate()
+                continue
             yield
+            process.send_signal(2)
+            _, said = process.communicate(timeout=30)
+            words = [line.replace(";", " ").split() for line in said.splitlines()]
+            numbers = [int(w[0]) for w in words if len(w) > 1 and w[0].isdigit() and _is_call(w)]
+            if numbers or name == "strace":
+                self.count, self.by = sum(numbers), name
             return
-        events = "syscalls:sys_enter_fsync,syscalls:sys_enter_fdatasync,syscalls:sys_enter_msync"
-        command = [program, "stat", "-x", ";", "-e", events, "-p", str(pid)]
-        process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-        threading.Event().wait(1.0)  # it does not say when it has begun
         yield
-        process.send_signal(2)
-        _, said = process.communicate(timeout=10)
-        numbers = [line.split(";")[0] for line in said.splitlines() if "sys_enter" in line]
-        if numbers and all(number.isdigit() for number in numbers):
-            self.count = sum(int(number) for number in numbers)
 
 
-def measure(folder: Path, keep: Keep, minutes: float) -> dict[str, float]:
-    """Return what is written and flushed, extrapolated, in one durability."""
-    told = config(folder, keep)
+def _is_call(words: list[str]) -> bool:
+    return any("sync" in word for word in words[1:])
+
+
+def _allowed(name: str, program: str) -> bool:
+    """Return whether a program that is there may count, tried on one that flushes nothing."""
+    if name == "strace":
+        return True  # it ends at once where it may not
+    tried = [program, "stat", "-e", "syscalls:sys_enter_fsync", "true"]
+    return subprocess.run(tried, capture_output=True, check=False).returncode == 0
+
+
+def measure(
+    setting: Setting,
+    folder: Path,
+    minutes: float,
+    *,
+    live: bool = False,
+    warm_up_s: int = WARM_UP_S,
+) -> dict[str, float]:
+    """Return what is written and flushed, extrapolated to a day and an hour."""
+    keep = setting.keep
+    told = setting.config(folder)
     seconds = round(minutes * 60)
+    _age(folder, keep)
     with ExitStack() as opened:
         engine = Engine(told, opened)
+        store = engine.store
         assembler = Assembler(told)
         flushes = Flushes()
         counting = ExitStack()
         opened.callback(counting.close)
-        began = (0, 0)
-        commits = checkpoints = 0
-        at = checkpointed = START_S * 10**9
+        commits = checkpoints = syncs = below = 0
+        began, began_s = (0, 0), 0.0
+        at = checkpointed = aged = START_S * 10**9
+        begin_ns = (START_S + warm_up_s) * 10**9
         measuring = False
         reached = [at]
-        engine.store.clock = lambda: reached[0]
-        for batch in batches(WARM_UP_S + seconds, keep.wait_ms / 1000):
-            at = batch[-1].at_ns
-            reached[0] = at
-            if not measuring and at >= (START_S + WARM_UP_S) * 10**9:
+        store.clock = lambda: reached[0]
+        for batch in batches(warm_up_s + seconds, keep.wait_ms / 1000):
+            at = reached[0] = batch[-1].at_ns
+            if not measuring and at >= begin_ns:
                 measuring, commits, checkpoints = True, 0, 0
                 counting.enter_context(flushes.counted(os.getpid()))
-                began = written()
+                _write_back(folder)
+                began, syncs, below = written(), store.syncs, given_to_device(folder)
+                began_s = time.monotonic()
+            if measuring and live:
+                threading.Event().wait(max(0.0, began_s + (at - begin_ns) / 1e9 - time.monotonic()))
             engine.process(*assembler.assemble(batch))
             commits += 1
-            engine.store.note_unsent([], engine.store.last_result)
+            store.note_unsent([], store.last_result)
             if at - checkpointed >= keep.checkpoint_s * 1e9:
                 checkpointed = at
                 engine.checkpoint()
                 checkpoints += 1
+            if not live and at - aged >= OLD_S * 1e9:
+                aged = at
+                _write_back(folder)
         ended = written()
+        syncs = store.syncs - syncs
         counting.close()
         counts = engine.pipeline.counts
         if counts.rejected or counts.readings < ASSETS * seconds:
             raise SystemExit(f"not all was taken: {counts}")
+        _write_back(folder)
         blocks, chars = (b - a for a, b in zip(began, ended, strict=True))
-        size = (folder / "checkpoint.npz").stat().st_size
         found: dict[str, float] = {
             "bytes_per_day": round((blocks or chars) * DAY_S / seconds),
-            "wchar_per_day": round(chars * DAY_S / seconds),
+            "device_bytes_per_day": round((given_to_device(folder) - below) * DAY_S / seconds),
+            "bytes_per_reading": round((blocks or chars) / (ASSETS * CHANNELS * seconds), 1),
+            "fsyncs_per_hour": round(
+                (syncs if flushes.count is None else flushes.count) * HOUR_S / seconds
+            ),
             "commits_per_hour": round(commits * HOUR_S / seconds),
-            "checkpoints_per_hour": round(checkpoints * HOUR_S / seconds, 1),
-            "checkpoint_bytes": size,
+            "checkpoint_bytes": (folder / "checkpoint.npz").stat().st_size,
         }
-        if flushes.count is not None:
-            found["fsyncs_per_hour"] = round(flushes.count * HOUR_S / seconds)
-        return found
+    print(f"{setting.name}: {found}; flushes counted by {flushes.by}", file=sys.stderr)
+    return found
+
+
+def _age(folder: Path, keep: Keep) -> None:
+    """Leave the journal of some hours: it has been full once, and is written over from then on."""
+    with closing(Journal(folder, keep.journal_mb * 1e6, durable=False)) as journal:
+        noise = random.Random(2).randbytes(50_000)  # noqa: S311
+        for number in range(1, 1 + round(keep.journal_mb * 1e6) // len(noise)):
+            journal.append(number, noise)
+    spares = [path.rename(path.with_suffix(".spare")) for _, path in segments(folder / FOLDER)]
+    subprocess.run(["sync", *map(str, spares)], check=True)
+
+
+def _write_back(folder: Path) -> None:
+    """Let the kernel write what it would write by itself; in a process of its own, uncounted."""
+    files = [str(path) for path in (*folder.glob("store.db*"), *folder.glob("journal/*.seg"))]
+    subprocess.run(["sync", *files], check=True)
+
+
+def _settings(arguments: argparse.Namespace) -> list[Setting]:
+    shipped = load(SHIPPED)
+    given = {
+        "wait_ms": arguments.wait_ms,
+        "checkpoint_s": arguments.checkpoint_s,
+    }
+    keep = msgspec.structs.replace(
+        shipped.keep, **{key: value for key, value in given.items() if value is not None}
+    )
+    report = shipped.report
+    if arguments.health_every_s is not None:
+        report = msgspec.structs.replace(report, health_every_s=arguments.health_every_s)
+    same = (keep, report) == (shipped.keep, shipped.report)
+    settings = [Setting("as deploy/pi ships it" if same else "as told", keep, report)]
+    if arguments.all:
+        often = msgspec.structs.replace(report, health_every_s=1.0)
+        settings += [
+            Setting("health once a second", keep, often),
+            Setting("wait_ms = 200", msgspec.structs.replace(keep, wait_ms=200.0), report),
+            Setting("wait_ms = 2000", msgspec.structs.replace(keep, wait_ms=2000.0), report),
+            Setting("without [keep] and [report]", Keep(), Report()),
+        ]
+    return settings
 
 
 def main() -> int:
     """Run the command."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--minutes", type=float, default=20.0, help="of the data's time")
-    parser.add_argument("--wait-ms", type=float, help="in place of the default")
-    parser.add_argument("--checkpoint-s", type=float, help="in place of the default")
+    parser.add_argument("--minutes", type=float, default=30.0, help="of the data's time")
+    parser.add_argument("--wait-ms", type=float, help="in place of what deploy/pi ships")
+    parser.add_argument("--checkpoint-s", type=float, help="in place of what deploy/pi ships")
+    parser.add_argument("--health-every-s", type=float, help="in place of what deploy/pi ships")
+    parser.add_argument("--all", action="store_true", help="other settings beside it")
+    parser.add_argument("--live", action="store_true", help="by the clock: as long as it takes")
+    parser.add_argument("--device", action="store_true", help="the folder's disk is ours alone")
     parser.add_argument("--folder", type=Path, help="on the file system that counts")
     arguments = parser.parse_args()
-    keep = Keep()
-    if arguments.wait_ms is not None:
-        keep = msgspec.structs.replace(keep, wait_ms=arguments.wait_ms)
-    if arguments.checkpoint_s is not None:
-        keep = msgspec.structs.replace(keep, checkpoint_s=arguments.checkpoint_s)
-    last: dict[str, object] = {}
-    for safe in (True, False):
-        with tempfile.TemporaryDirectory(prefix="runout-wear-", dir=arguments.folder) as name:
-            found = measure(
-                Path(name),
-                msgspec.structs.replace(keep, power_loss_safe=safe),
-                arguments.minutes,
-            )
-        word = "power_loss_safe" if safe else "not power_loss_safe"
-        print(f"{word}: {found}", file=sys.stderr)
-        last |= found if safe else {"not_power_loss_safe": found}
-    told = {"wait_ms": keep.wait_ms, "checkpoint_s": keep.checkpoint_s}
-    print(json.dumps({**last, **told}))
+    settings = _settings(arguments)
+    keep = settings[0].keep
+    broker = wear_broker.measure(arguments.folder, arrivals, keep.wait_ms / 1000)
+    rows: list[tuple[str, dict[str, float], dict[str, float]]] = []
+    for setting in settings:
+        found = []
+        for safe in (True, False):
+            kept = msgspec.structs.replace(setting.keep, power_loss_safe=safe)
+            with tempfile.TemporaryDirectory(prefix="runout-wear-", dir=arguments.folder) as name:
+                one = setting._replace(keep=kept)
+                found.append(measure(one, Path(name), arguments.minutes, live=arguments.live))
+        rows.append((setting.name, found[0], found[1]))
+    _show(rows, broker, device=arguments.device)
+    _, safe_one, fast = rows[0]
+    own = broker["bytes_per_day"] if broker else 0
+    print(
+        json.dumps(
+            {
+                "bytes_per_day": round(safe_one["bytes_per_day"] + own),
+                "bytes_per_day_fast": round(fast["bytes_per_day"] + own),
+                "fsyncs_per_hour": safe_one["fsyncs_per_hour"],
+                "fsyncs_per_hour_fast": fast["fsyncs_per_hour"],
+                "agent_bytes_per_day": safe_one["bytes_per_day"],
+                "broker_bytes_per_day": own if broker else None,
+                "broker_bytes_per_hour_away": broker["bytes_per_hour_away"] if broker else None,
+                "bytes_per_reading": safe_one["bytes_per_reading"],
+                "wait_ms": keep.wait_ms,
+                "checkpoint_s": keep.checkpoint_s,
+                "health_every_s": settings[0].report.health_every_s,
+            }
+        )
+    )
     return 0
+
+
+def _show(
+    rows: list[tuple[str, dict[str, float], dict[str, float]]],
+    broker: dict[str, float] | None,
+    *,
+    device: bool,
+) -> None:
+    """Print a table for people."""
+    own = f"{broker['bytes_per_day'] / 1e9:.3f}" if broker else "-"
+    print(
+        f"\n{'GB a day':38}{'agent':>8}{'broker':>8}{'both':>8}{'fsyncs/h':>10}{'commits/h':>11}"
+        + (f"{'disk':>8}" if device else "")
+    )
+    for name, *found in rows:
+        for word, one in zip(("power-loss safe", "not"), found, strict=True):
+            both = one["bytes_per_day"] + (broker["bytes_per_day"] if broker else 0)
+            line = (
+                f"{name + ', ' + word:38.38}{one['bytes_per_day'] / 1e9:8.2f}{own:>8}"
+                f"{both / 1e9:8.2f}{one['fsyncs_per_hour']:10,.0f}{one['commits_per_hour']:11,.0f}"
+            )
+            print(line + (f"{one['device_bytes_per_day'] / 1e9:8.2f}" if device else ""))
+    if broker is None:
+        print("the broker is left out: no mosquitto here")
+    else:
+        print(
+            f"while the agent is away the broker writes {broker['bytes_per_hour_away'] / 1e6:.0f} "
+            f"MB in the first hour, {broker['saved_bytes_away'] / 1e6:.1f} MB at its end, every "
+            f"{broker['autosave_s']:.0f} s"
+        )
+    print()
 
 
 if __name__ == "__main__":

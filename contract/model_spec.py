@@ -206,6 +206,8 @@ class Ridge(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="
         penalty_alone: the same of one device's own: few lives want a stiffer model.
         personal: releases bear the fleet's sums, so that a device can weigh its own lives against
             those of others; as large as an update.
+        basis: whose standardisation: the ``fleet``'s, or each device's ``own``, where devices
+            differ in gain, unit of wear or way of running; known from its first finished life on.
         seed: of the random projection; part of the contract, so that nothing of it is sent.
     """
 
@@ -216,6 +218,7 @@ class Ridge(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="
     penalty: Annotated[float, msgspec.Meta(gt=0)] = 1e-3
     penalty_alone: Annotated[float, msgspec.Meta(gt=0)] = 0.1
     personal: bool = False
+    basis: Literal["fleet", "own"] = "fleet"
     seed: int = 1
 
 

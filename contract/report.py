@@ -30,7 +30,8 @@ class Health(msgspec.Struct, frozen=True, tag_field="type", tag="health"):
     Attributes:
         asset: which.
         t: seconds since 1970 UTC, of the data.
-        state: ``learning`` until its own beginning is known.
+        state: ``learning`` until its own beginning is known. ``stale``: who sent its readings says
+            that none will come; nothing is known of it from ``t`` on until the next report.
         health: 1 healthy, 0 failed; None while learning.
         score: smoothed; 1 is the limit of healthy, higher is worse.
         rul_h: hours left by the model that judges; None where there is none yet.
@@ -52,7 +53,7 @@ class Health(msgspec.Struct, frozen=True, tag_field="type", tag="health"):
 
     asset: str
     t: float
-    state: Literal["learning", "healthy", "degraded", "failing"]
+    state: Literal["learning", "healthy", "degraded", "failing", "stale"]
     health: float | None
     score: float | None
     rul_h: float | None
@@ -83,6 +84,7 @@ AlertWord = Literal[
 ]
 AlertState = Literal["normal", "unacknowledged", "acknowledged", "returned", "latched", "shelved"]
 VerdictWord = Literal["confirmed", "false_alarm", "not_found"]
+LifeWord = Literal["started", "maintained", "failed", "replaced"]
 STANDING = frozenset({"raised", "escalated", "unacknowledged", "acknowledged", "unshelved"})
 
 
@@ -96,20 +98,24 @@ class Alert(msgspec.Struct, frozen=True, tag_field="type", tag="alert"):
             be acknowledged again. ``acknowledged``: by a person, and it stands. ``returned``: what
             raised it is over. ``latched``: so it is, but it is held until it is acknowledged.
             ``shelved``, ``unshelved``: hidden for a while, and back because it stands.
-            ``unacknowledged``, ``normal``: an answer that changed nothing, or ended what was owed.
+            ``unacknowledged``, ``normal``: an answer that changed nothing, or ended what was owed;
+            with ``event``: closed, whatever it was.
         t: seconds since 1970 UTC, of the data or of the command, when the state changed.
         since: when the score first went over the limit and stayed.
         score: at the change; 1 is the limit.
         rul_h: hours left, or None.
         judged_by: release that judged.
         why: the channels that contribute most.
-        text: the same in words.
+        text: the same in words, its id at the end.
         replayed: as of health.
         now: the state that it is in, in the standard's words; ``returned``: unacknowledged, too.
         severity: the worst it has been.
         until: seconds since 1970 UTC, of the data, up to which it is shelved.
         verdict: what was found when it was looked into; empty: nobody has said.
         ref: of the command that this answers.
+        rul_low_h: hours between which the truth lies ...
+        rul_high_h: ... as of health.
+        event: life event that closed it; empty: none did.
     """
 
     id: str
@@ -128,6 +134,9 @@ class Alert(msgspec.Struct, frozen=True, tag_field="type", tag="alert"):
     until: float | None = None
     verdict: VerdictWord | Literal[""] = ""
     ref: str = ""
+    rul_low_h: float | None = None
+    rul_high_h: float | None = None
+    event: LifeWord | Literal[""] = ""
 
     @property
     def stands(self) -> bool:
@@ -150,7 +159,7 @@ class LifeEvent(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_de
         ref: the agent's answer bears it; one that came before is a repetition.
     """
 
-    event: Literal["started", "maintained", "failed", "replaced"]
+    event: LifeWord
     t: Moment = None
     ref: Name = ""
 
@@ -256,11 +265,14 @@ class NodeStatus(msgspec.Struct, frozen=True):
         repeated: rows that came again.
         late: rows older than what was there already.
         bad: values marked bad.
-        marked: values by ``channel.reason``, bad and uncertain.
+        marked: values by ``channel.reason``: bad, uncertain, late, or said again (duplicate).
+        marked_of: the same of each of the assets that have most.
         assets: known.
         lives: finished lives known.
         live: release per asset class.
         events: life events committed.
+        problem: why nothing can be stored at present, or what is wrong with the node's clock;
+            empty: nothing that is known.
     """
 
     node: str
@@ -275,6 +287,8 @@ class NodeStatus(msgspec.Struct, frozen=True):
     events: int = 0
     live: dict[str, int] = {}
     marked: dict[str, int] = {}
+    problem: str = ""
+    marked_of: dict[str, dict[str, int]] = {}
 
 
 class Measured(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -172,6 +172,33 @@ class Function(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_def
     least: Annotated[int, msgspec.Meta(ge=0)] = 0
 
 
+class Fact(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """A slow fact that is a word, and how it becomes numbers.
+
+    Attributes:
+        name: of the column in the device's table.
+        one_of: the words there are: a feature each, ``name=word``, 1 where it is the asset's.
+        order: or the words from the least to the most: one feature, 0 for the first.
+    """
+
+    name: str
+    one_of: tuple[str, ...] = ()
+    order: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Refuse what says nothing; msgspec turns this into an error with the path."""
+        words = self.one_of or self.order
+        if bool(self.one_of) == bool(self.order) or len(set(words)) < len(words):
+            raise ValueError(
+                f"fact {self.name!r}: give its words, each once, as one_of or as order"
+            )
+
+    @property
+    def features(self) -> tuple[str, ...]:
+        """Return the names of the features it becomes."""
+        return tuple(f"{self.name}={word}" for word in self.one_of) or (self.name,)
+
+
 STAT = re.compile(
     r"(mean|std|rms|min|max|peak|crest|skew|kurt|slope|ewma|dev)_([1-9][0-9]{0,4})|last|mean_all"
 )
@@ -201,7 +228,8 @@ class AssetClass(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             of ``channels``, named ``waveform.feature``.
         functions: features of one's own.
         facts: columns of the device's table of slow facts that feature vectors bear, for remaining
-            life to be learnt with; missing where the table says nothing of an asset.
+            life to be learnt with; missing where the table says nothing of an asset. A name stands
+            for a column of numbers.
         age: vectors bear the hours since the life began and their logarithm, for remaining life
             to be learnt with.
         regimes: operating regimes, within which health is judged; none: there is one.
@@ -227,7 +255,7 @@ class AssetClass(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     channels: tuple[Channel, ...] = ()
     waveforms: tuple[Waveform, ...] = ()
     functions: tuple[Function, ...] = ()
-    facts: tuple[str, ...] = ()
+    facts: tuple[str | Fact, ...] = ()
     age: bool = False
     regimes: Regimes | None = None
     every_s: Annotated[float, msgspec.Meta(ge=0)] = 0.0
@@ -261,7 +289,7 @@ class AssetClass(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         if not self.stats or len(set(self.stats)) != len(self.stats):
             raise ValueError("stats must be named once each, and at least one")
         functions = [function.name for function in self.functions]
-        names = [*functions, *self.facts, *(AGES if self.age else ()), *self.stats]
+        names = [*functions, *self.fact_names, *(AGES if self.age else ()), *self.stats]
         if len(set(names)) != len(names):
             raise ValueError("functions and facts must be named once each, and as no statistic is")
         for function in self.functions:
@@ -319,6 +347,15 @@ class AssetClass(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def channel_names(self) -> tuple[str, ...]:
         """Return the names of a row's columns."""
         return tuple(column.name for column in self.columns)
+
+    @property
+    def fact_names(self) -> tuple[str, ...]:
+        """Return the names of the features that slow facts become."""
+        return tuple(
+            name
+            for fact in self.facts
+            for name in ((fact,) if isinstance(fact, str) else fact.features)
+        )
 
     @property
     def health_stats(self) -> tuple[str, ...]:

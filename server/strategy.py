@@ -38,7 +38,7 @@ STRATEGIES: dict[str, Callable[[], FedAvg]] = {
     "krum": partial(Krum, num_malicious_nodes=1),
     "multikrum": partial(MultiKrum, num_malicious_nodes=1, num_nodes_to_select=3),
 }
-"""By the name in the configuration. Not FedProx: its term belongs into the nodes' own loss."""
+"""By the name in the configuration. FedProx is ``proximal`` of the class's model: nodes do it."""
 
 
 class WeightsMerger:

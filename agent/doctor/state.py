@@ -14,13 +14,16 @@ import msgspec
 from agent.config import AgentConfig
 from agent.doctor.finding import Finding, fault, ok, warning
 from agent.doctor.processes import in_words, is_agent, lock_holders
+from agent.journal import FOLDER, JournalReader
 from agent.store import open_readonly, read_checkpoint
 from contract.errors import ContractError
+from contract.report import Health
 
 _FULL_MB = 32.0
 _FOREIGN = ("nfs", "nfs4", "cifs", "smb3", "9p", "fuse.sshfs", "vfat", "exfat", "msdos")
 _FLEETING = ("tmpfs", "ramfs", "overlay")
 _MMC_LIFE = ("device/life_time", "device/pre_eol_info")
+_json = msgspec.json.Decoder(Health)
 
 
 class Mount(NamedTuple):
@@ -99,7 +102,7 @@ def state(config: AgentConfig) -> Finding:
         return fault("state", f"{folder} cannot be written ({error.strerror})", mend)
     others = [
         path.name
-        for path in sorted(folder.iterdir())
+        for path in sorted([*folder.iterdir(), *(folder / FOLDER).glob("*")])
         if path.is_file() and path.stat().st_uid != folder.stat().st_uid
     ]
     if others:
@@ -117,7 +120,8 @@ def disk(config: AgentConfig) -> Finding:
     seen = os.statvfs(at)
     free = seen.f_bavail * seen.f_frsize / 1e6
     size = sum(path.stat().st_size for path in config.state.glob("store.db*")) / 1e6
-    # Twice the journal: SQLite's log beside it, and what it does not give back.
+    size += JournalReader(config.state).size / 1e6
+    # Twice the journal: what comes until the next checkpoint is kept beyond it.
     wanted = max(2 * config.keep.journal_mb + 200 - size, 100.0)
     text = f"{free:.0f} MB free for {at}"
     mend = "sudo apt clean; sudo journalctl --vacuum-size=50M; or less keep.journal_mb"
@@ -159,11 +163,11 @@ def card(config: AgentConfig, sys: Path = Path("/sys")) -> Finding:
             return warning("card", f"{text}: near the end of its life", "copy it to a new one")
     if "strictatime" in mount.options:
         return warning("card", f"{text}, each read is written down", "mount it with noatime")
-    if block and config.keep.power_loss_safe and config.keep.wait_ms < 50:
+    if block and config.keep.power_loss_safe and config.keep.wait_ms < 200:
         return warning(
             "card",
             f"{text}: each batch is a write of its own",
-            "keep.wait_ms = 200 shares them, and spares the card",
+            "keep.wait_ms = 1000 shares them, and spares the card",
         )
     return ok("card", text)
 
@@ -195,12 +199,11 @@ def store(config: AgentConfig) -> Finding:
     try:
         with closing(open_readonly(folder)) as db:
             (verdict,) = db.execute("PRAGMA quick_check(1)").fetchone()
-            (journal,) = db.execute("SELECT TOTAL(LENGTH(body)) FROM journal").fetchone()
     except sqlite3.OperationalError as error:
         mend = "run this as the agent's user: sudo -u runout runout-agent doctor ..."
         return fault("store", f"{folder / 'store.db'} cannot be opened ({error})", mend)
     except sqlite3.DatabaseError as error:
-        verdict, journal = str(error), 0.0
+        verdict = str(error)
     if verdict != "ok":
         return fault(
             "store",
@@ -209,7 +212,8 @@ def store(config: AgentConfig) -> Finding:
         )
     aside = sorted(path.name for path in folder.glob("store.damaged-*.db"))
     size = sum(path.stat().st_size for path in folder.glob("store.db*")) / 1e6
-    text = f"whole, {size:.1f} MB, of which journal {journal / 1e6:.1f}"
+    journal = JournalReader(folder).size
+    text = f"whole, {size:.1f} MB, and a journal of {journal / 1e6:.1f}"
     if aside:
         mend = "change the card, look at the power supply, then remove them"
         return warning("store", f"{text}; damaged before: {', '.join(aside)}", mend)
@@ -245,10 +249,39 @@ def checkpoint(config: AgentConfig) -> Finding:
 
 
 def newest_reading_s(folder: Path) -> float:
-    """Return the data time of the newest feature vector kept; 0: there is none."""
+    """Return the data time of the newest report among the last; 0: there is none."""
     try:
         with closing(open_readonly(folder)) as db:
-            (t_ns,) = db.execute("SELECT COALESCE(MAX(t_ns), 0) FROM life_row").fetchone()
-    except (ContractError, sqlite3.DatabaseError):
+            last = "SELECT body FROM result WHERE kind = 'health' ORDER BY id DESC LIMIT 200"
+            return max((_json.decode(body).t for (body,) in db.execute(last)), default=0.0)
+    except (ContractError, sqlite3.DatabaseError, msgspec.DecodeError):
         return 0.0
-    return float(t_ns) / 1e9
+
+
+class Ahead(NamedTuple):
+    """Messages that were refused because their time was ahead of this device's clock.
+
+    Attributes:
+        messages: how many, of the last day.
+        topic: of the newest.
+        text: why that was refused.
+    """
+
+    messages: int
+    topic: str
+    text: str
+
+
+def refused_as_ahead(folder: Path, now_s: float) -> Ahead | None:
+    """Return what was refused in the last day as of the future; None: nothing."""
+    since = round((now_s - 86400) * 1e9), round((now_s + 86400) * 1e9)
+    query = (
+        "SELECT topic, text, COUNT(*) OVER () FROM quarantine WHERE reason = 'future' "
+        "AND at_ns > ? AND at_ns < ? ORDER BY id DESC LIMIT 1"
+    )
+    try:
+        with closing(open_readonly(folder)) as db:
+            row = db.execute(query, since).fetchone()
+    except (ContractError, sqlite3.DatabaseError):
+        return None
+    return None if row is None else Ahead(row[2], row[0], row[1])

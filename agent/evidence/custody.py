@@ -118,7 +118,7 @@ class Custody:
         self._database.do(
             "INSERT INTO evidence (id, alert, asset, asset_class, seq, bytes, lost, said, setting) "
             "VALUES (?, ?, ?, ?, ?, ?, '', ?, ?)",
-            (self._last, alert.id, alert.asset, asset_class, self._store.seq, size, said, setting),
+            (self._last, alert.id, alert.asset, asset_class, self._store.at, size, said, setting),
         )
         self._bytes += size
         self._waiting += 1

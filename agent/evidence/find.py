@@ -14,6 +14,7 @@ from agent.batch import Swap
 from agent.config import AgentConfig
 from agent.evidence.gather import Gatherer
 from agent.evidence.record import Evidence, Raised, Setting
+from agent.journal import JournalReader
 from agent.rollout import file_name
 from contract import load_model
 from contract.arrays import Floats
@@ -190,8 +191,7 @@ def _evidence(
     spec = config.class_of(alert.asset)
     if spec is None:
         raise ContractError(f"asset {alert.asset!r} matches no pattern of [assets]")
-    (first,) = db.execute("SELECT COALESCE(MIN(seq), 0) FROM journal").fetchone()
-    setting = Setting.of(config, spec, {}, 0, empty=first == 1)
+    setting = Setting.of(config, spec, {}, 0, empty=JournalReader(config.state).first == 1)
     return gatherer.gather(Raised(alert, 0, setting))
 
 
@@ -199,7 +199,8 @@ def _returned(db: sqlite3.Connection, alert: Alert) -> float | None:
     query = "SELECT body FROM result WHERE kind = 'alert' AND asset = ? ORDER BY id"
     for (body,) in db.execute(query, (alert.asset,)):
         other = _alert(body)
-        if other.id == alert.id and other.state in {"returned", "latched"} and other.t >= alert.t:
+        over = other.state in {"returned", "latched"} or other.event
+        if over and other.id == alert.id and other.t >= alert.t:
             return other.t
     return None
 

@@ -5,6 +5,7 @@ beside a running agent, where the agent has not come to it yet.
 """
 
 import sqlite3
+from collections import deque
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,6 +14,7 @@ import numpy as np
 
 from agent.batch import Batch, Rows
 from agent.evidence.record import Before, Evidence, Head, Raised
+from agent.journal import JournalReader
 from agent.store import read_checkpoint
 from contract.arrays import Arrays
 from contract.errors import ContractError
@@ -98,6 +100,7 @@ class Gatherer:
 
     def __init__(self, db: sqlite3.Connection, folder: Path, unlearnt: Unlearnt = never) -> None:
         self._db = db
+        self._journalled = JournalReader(folder)
         self._unread = states(folder)
         self._states: list[State] = []
         self._unlearnt = unlearnt
@@ -192,7 +195,7 @@ class Gatherer:
         setting = raised.setting
         name, digest = setting.asset_class.name, setting.asset_class.digest()
         before = raised.seq or self._newest()
-        first = self._scalar("SELECT COALESCE(MIN(seq), 0) FROM journal")
+        first = self._journalled.first
         choices: list[tuple[int, State | None]] = []
         for state in self._newest_first():
             if setting.since <= state.seq < before and 0 < first <= state.seq + 1:
@@ -219,15 +222,14 @@ class Gatherer:
             yield state
 
     def _newest(self) -> int:
-        return self._scalar("SELECT COALESCE(MAX(seq), 0) FROM journal")
-
-    def _scalar(self, sql: str, *args: object) -> int:
-        return int(self._db.execute(sql, args).fetchone()[0])
+        return self._journalled.last
 
     def _journal(self, after: int, last: int) -> Iterator[tuple[int, bytes]]:
-        yield from self._db.execute(
-            "SELECT seq, body FROM journal WHERE seq > ? AND seq <= ? ORDER BY seq", (after, last)
-        )
+        for seq, body in self._journalled.read(after, last):
+            if seq != after + 1:
+                raise ContractError(f"the journal is damaged behind batch {after}")
+            yield seq, body
+            after = seq
 
     def _turns(self, base: int) -> list[tuple[int, Batch]]:
         if base not in self._events:
@@ -258,12 +260,15 @@ class Gatherer:
         return Before(t_ns[-ROWS_BEFORE:], values[-ROWS_BEFORE:])
 
     def _look_back(self, base: int) -> dict[str, list[Rows]]:
-        upto = self._scalar("SELECT COALESCE(MAX(bytes), 0) FROM journal WHERE seq <= ?", base)
         found: dict[str, list[Rows]] = {}
-        for (body,) in self._db.execute(
-            "SELECT body FROM journal WHERE seq <= ? AND seq > ? AND bytes > ? ORDER BY seq",
-            (base, base - _LOOK_BACK, upto - _LOOK_BACK_BYTES),
-        ):
+        newest: deque[bytes] = deque()
+        size = 0
+        for _, body in self._journalled.read(max(base - _LOOK_BACK, 0), base):
+            newest.append(body)
+            size += len(body)
+            while size > _LOOK_BACK_BYTES:
+                size -= len(newest.popleft())
+        for body in newest:
             for part in Batch.decode(body).rows:
                 found.setdefault(part.asset, []).append(part)
         return found

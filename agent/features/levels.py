@@ -6,6 +6,8 @@ standardised by is learnt only as a life ends: in between it stands still, so th
 difference how rows are cut into batches.
 """
 
+from typing import NamedTuple
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -14,12 +16,32 @@ from contract.arrays import Arrays, Floats
 from contract.models.moments import Moments, spread
 from contract.spec import AssetClass
 
-KEEP = 512
+KEEP = 640
 """Rows of a life that are kept to learn from; of a longer life the last."""
-ENOUGH = 8192
+ENOUGH = 4096
 """Rows after which nothing more is learnt: what vectors mean must not change for ever."""
 MOST = 6.0
 """Deviations at which a value is clipped: one wild value must not own a window."""
+
+
+class Kept(NamedTuple):
+    """The rows of a life that has ended.
+
+    Attributes:
+        asset: whose.
+        life: which of its lives.
+        born_ns: when it began.
+        t_ns: ``(n,)``.
+        rows: ``(n, C)``.
+        whole: whether these are all there were.
+    """
+
+    asset: str
+    life: int
+    born_ns: int
+    t_ns: NDArray[np.int64]
+    rows: Floats
+    whole: bool
 
 
 class Levels:
@@ -27,6 +49,8 @@ class Levels:
 
     Attributes:
         wanted: whether the class asks for them.
+        kept: lives that have ended while levels were still learnt: their vectors are to be of the
+            levels that are known in the end.
 
     >>> from contract.model_spec import Ridge
     >>> from contract.spec import Channel, Declared
@@ -34,7 +58,9 @@ class Levels:
     >>> fan = AssetClass("fan", (Channel("speed", "rpm"), Channel("flow", "l/s")),
     ...                  regimes=speed, rul=(Ridge(),))
     >>> levels = Levels(fan)
-    >>> levels.learn(np.array([[900.0, 1.0], [910.0, 3.0], [1400.0, 9.0], [1410.0, 9.5]]))
+    >>> rows = np.array([[900.0, 1.0], [910.0, 3.0], [1400.0, 9.0], [1410.0, 9.5]])
+    >>> levels.learn(Kept("fan-1", 0, 0, np.arange(4), rows, whole=True), failed=True)
+    True
     >>> levels.apply(np.array([[905.0, 2.0], [1405.0, 9.25]])).tolist()
     [[0.0, 0.0], [0.0, 0.0]]
     """
@@ -44,6 +70,7 @@ class Levels:
         self._width = len(spec.columns)
         self._regime = Regime(spec.regimes, spec.channel_names) if spec.regimes else None
         size = self._regime.size if self._regime is not None and self.wanted else 0
+        self.kept: list[Kept] = []
         self._moments = [Moments.empty(self._width, diagonal=True) for _ in range(size)]
         self._solve()
 
@@ -69,11 +96,15 @@ class Levels:
         """Return whether rows are to be kept to learn from."""
         return self.wanted and self._n.sum() < ENOUGH
 
-    def learn(self, rows: Floats) -> None:
-        """Learn the rows ``(n, C)`` of a life that has ended; NaN where a value is bad."""
+    def learn(self, life: Kept, *, failed: bool) -> bool:
+        """Learn a life that has ended; returns whether what was known before means another now.
+
+        ``failed``: else nothing is learnt of how long it was, and no vector of it is kept.
+        """
         if self._regime is None or not self.learning:
-            return
-        rows = rows[np.isfinite(rows).all(axis=1)]
+            return False
+        ready = self.ready
+        rows = life.rows[np.isfinite(life.rows).all(axis=1)]
         if not self._regime.known:
             self._regime.fit(rows)
         labels = self._regime.of(rows)
@@ -81,6 +112,14 @@ class Levels:
             found = Moments.of(rows[labels == label], diagonal=True)
             self._moments[label] = known.merge(found)
         self._solve()
+        if failed:
+            self.kept.append(life)
+        return self.ready and (not ready or self._regime.found > 1)
+
+    def settle(self) -> None:
+        """Let go of the lives that were kept, once nothing more is learnt."""
+        if not self.learning:
+            self.kept.clear()
 
     def apply(self, rows: Floats) -> Floats:
         """Return rows ``(n, C)`` in the deviations of their regimes.
@@ -114,7 +153,34 @@ class Levels:
             "n": self._n.copy(),
             "mean": self._mean.copy(),
             "scatter": np.stack([one.scatter for one in self._moments]),
+            **self._kept_arrays(),
         }
+
+    def _kept_arrays(self) -> Arrays:
+        lives = self.kept
+        words = "\n".join(f"{one.asset}\t{one.life}" for one in lives).encode()
+        numbers = [(one.born_ns, len(one.t_ns), int(one.whole)) for one in lives]
+        blank = np.empty((0, self._width))
+        return {
+            "kept/names": np.frombuffer(words, dtype=np.uint8),
+            "kept/numbers": np.array(numbers, dtype=np.int64).reshape(-1, 3),
+            "kept/t_ns": np.concatenate([np.empty(0, np.int64), *(one.t_ns for one in lives)]),
+            "kept/rows": np.concatenate([blank, *(one.rows for one in lives)]),
+        }
+
+    def _restore_kept(self, arrays: Arrays) -> None:
+        names = np.asarray(arrays["kept/names"], dtype=np.uint8).tobytes().decode()
+        t_ns = np.asarray(arrays["kept/t_ns"], dtype=np.int64)
+        rows = np.asarray(arrays["kept/rows"], dtype=np.float64)
+        self.kept, at = [], 0
+        numbers = np.asarray(arrays["kept/numbers"], dtype=np.int64).tolist()
+        for line, (born_ns, n, whole) in zip(names.splitlines(), numbers, strict=True):
+            asset, _, life = line.partition("\t")
+            part = slice(at, at + n)
+            self.kept.append(
+                Kept(asset, int(life), born_ns, t_ns[part], rows[part], whole=bool(whole))
+            )
+            at += n
 
     def restore(self, arrays: Arrays) -> None:
         """Take back what ``arrays`` returned."""
@@ -127,6 +193,7 @@ class Levels:
         self._moments = [
             Moments(float(n[label]), mean[label], scatter[label]) for label in range(len(n))
         ]
+        self._restore_kept(arrays)
         self._solve()
 
 
@@ -146,12 +213,15 @@ class Past:
         self._t_ns: list[NDArray[np.int64]] = []
         self._rows: list[Floats] = []
         self._count = 0
+        self.total = 0
+        """Rows of the life so far, kept or not."""
 
     def add(self, t_ns: NDArray[np.int64], rows: Floats) -> None:
         """Keep rows."""
         self._t_ns.append(t_ns)
         self._rows.append(rows)
         self._count += len(rows)
+        self.total += len(rows)
         if self._count > 2 * KEEP or len(self._rows) > KEEP:
             t_ns, rows = self.all()
             self._t_ns, self._rows, self._count = [t_ns], [rows], len(rows)
@@ -167,9 +237,9 @@ class Past:
         t_ns, rows = self.all()
         held = np.full((KEEP, self._width), np.nan)
         held[: len(rows)] = rows
-        times = np.zeros(KEEP + 1, dtype=np.int64)
-        times[0] = len(rows)
-        times[1 : 1 + len(rows)] = t_ns
+        times = np.zeros(KEEP + 2, dtype=np.int64)
+        times[:2] = len(rows), self.total
+        times[2 : 2 + len(rows)] = t_ns
         return {"past/t_ns": times, "past/rows": held}
 
     def restore(self, arrays: Arrays) -> None:
@@ -179,4 +249,5 @@ class Past:
         n = int(times[0])
         if n:
             rows = np.asarray(arrays["past/rows"], dtype=np.float64)
-            self.add(times[1 : 1 + n].copy(), rows[:n].copy())
+            self.add(times[2 : 2 + n].copy(), rows[:n].copy())
+        self.total = int(times[1])

@@ -2,11 +2,10 @@
 
 import os
 import resource
-import sqlite3
 import time
 from bisect import bisect_left
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,24 +22,30 @@ from agent.snapshot import (
     Histogram,
     Process,
     SeenAsset,
+    SeenChannel,
     SeenClass,
+    SeenFeatures,
     SeenSource,
     Snapshot,
 )
 from agent.sources import Source
-from agent.store import open_readonly
+from agent.store import Store, open_readonly
 from agent.wording import reason
 from contract import VERSION
 from contract.report import STANDING, Alert, AlertState, Health
 
 if TYPE_CHECKING:
     from agent.app import Engine
+    from agent.asset import Run
     from agent.mqtt import Link
+    from agent.notify.courier import Courier
     from agent.publish import Publisher
 
 SHOW_S = 1.0
 PLOTTED = 200
 """Assets whose reports are kept for plots; one with an alert takes the place of one without."""
+FEATURED, FEATURES, FEATURE_POINTS = 40, 48, 120
+"""Assets whose features are kept, how many of each, at how many reports: 23 kB an asset."""
 ALERTS = 50
 ASSET_ALERTS = 20
 MARKS = 200
@@ -94,6 +99,7 @@ class _Page:
         self.marks: dict[str, int] = {}
         self.alerts: deque[Alert] = deque(maxlen=ASSET_ALERTS)
         self.plots: tuple[Recent, Trend] | None = None
+        self.features: tuple[tuple[tuple[str, str], ...], Recent] | None = None
         self.seen: SeenAsset | None = None
         """As last shown, while nothing new is noted."""
 
@@ -119,7 +125,12 @@ class Logbook:
         publisher: of the results.
         intake: of the messages.
         show: called with each snapshot.
+        couriers: that send notices.
         plotted: assets whose reports are kept for plots.
+        looked_at: returns the assets that somebody looks at.
+
+    Attributes:
+        clock_problem: what is wrong with the device's clock, to be shown.
     """
 
     def __init__(
@@ -130,15 +141,21 @@ class Logbook:
         publisher: "Publisher",
         intake: Intake,
         show: Callable[[Snapshot], None],
+        couriers: "Sequence[Courier]" = (),
         *,
         plotted: int = PLOTTED,
+        looked_at: Callable[[], Sequence[str]] = tuple,
     ) -> None:
+        self.clock_problem = ""
         self._show = show
         self._room = plotted
+        self._feature_room = FEATURED
+        self._looked_at = looked_at
         self._shown_s = 0.0
         self._engine = engine
         self._link = link
         self._sources = sources
+        self._couriers = couriers
         self._publisher = publisher
         self._intake = intake
         self._pages: dict[str, _Page] = {}
@@ -151,9 +168,11 @@ class Logbook:
         self._db.execute("PRAGMA cache_size = -64")
         self._version = metadata.version("runout")
         self._remember()
+        engine.pipeline.look = self._look
 
     def close(self) -> None:
         """Close; safe more than once."""
+        self._engine.pipeline.look = None
         self._db.close()
 
     # -- taking notes ---------------------------------------------------------------------------
@@ -189,6 +208,20 @@ class Logbook:
             self._raised += 1
             self._make_room(page)
 
+    def _look(self, run: "Run", k: int) -> None:
+        """Keep the features of a vector that is reported."""
+        page = self._pages.get(run.asset.name)
+        if page is None or page.plots is None:
+            return  # the first of an asset, or there are too many
+        if page.features is None:
+            if not self._feature_room:
+                return
+            self._feature_room -= 1
+            parts = run.asset.group.parts[:FEATURES]
+            page.features = parts, Recent(FEATURE_POINTS, len(parts))
+        parts, told = page.features
+        told.put(run.t_ns[k] / 1e9, run.asset.group.watched_of(run.X[k : k + 1])[0, : len(parts)])
+
     def _make_room(self, page: _Page) -> None:
         """Let an asset with an alert be plotted, in the place of one that has none."""
         if page.plots is not None:
@@ -197,6 +230,9 @@ class Logbook:
             if other.plots is not None and (
                 other.report is None or self._state(other.report.asset) not in STANDING
             ):
+                if other.features is not None:
+                    other.features = None
+                    self._feature_room += 1
                 other.plots = other.seen = None
                 page.plots = Recent(), Trend()
                 return
@@ -247,9 +283,13 @@ class Logbook:
             vectors=counts.vectors,
             events=counts.events,
             lives=counts.lives,
+            clock_steps=counts.clock_steps,
+            clock_problem=self.clock_problem,
             bad=counts.bad,
             marked=dict(counts.marked),
+            marked_of={asset: dict(marked) for asset, marked in counts.marked_of.items()},
             rejected=dict(engine.rejected),
+            left_out=dict(engine.left_out),
             raised=self._raised,
             known=len(engine.pipeline.assets),
             waiting=len(self._intake),
@@ -271,13 +311,23 @@ class Logbook:
             sources=tuple(
                 _source(name, kind, self._sources[name]) for name, kind in _kinds(config)
             ),
+            channels=tuple(_channel(courier) for courier in self._couriers),
             broker=self._broker(config, now_s),
-            files=_files(config.state, self._db),
+            files=_files(config.state, engine.store),
             process=_process(self._started),
             latency=self._latency.frozen(),
             commit=self._commit.frozen(),
             batch=self._batch.frozen(),
+            features=dict(self._features()),
         )
+
+    def _features(self) -> Iterator[tuple[str, SeenFeatures]]:
+        """Yield the features of the assets that somebody looks at: of no other is a copy made."""
+        for name in self._looked_at():
+            page = self._pages.get(name)
+            if page is not None and page.features is not None:
+                parts, told = page.features
+                yield name, SeenFeatures(parts, told.points())
 
     def _seen(self, page: _Page, report: Health) -> SeenAsset:
         state = self._state(report.asset)
@@ -334,12 +384,27 @@ def _source(name: str, kind: str, source: Source) -> SeenSource:
     )
 
 
-def _files(state: Path, db: sqlite3.Connection) -> Files:
-    first = db.execute("SELECT bytes - length(body) FROM journal ORDER BY seq LIMIT 1").fetchone()
-    last = db.execute("SELECT bytes FROM journal ORDER BY seq DESC LIMIT 1").fetchone()
+def _channel(courier: "Courier") -> SeenChannel:
+    counts = courier.counts
+    return SeenChannel(
+        name=courier.name,
+        kind=courier.kind,
+        alive=courier.alive,
+        sent=counts.sent,
+        failed=counts.failed,
+        given_up=counts.given_up,
+        dropped=counts.dropped,
+        waiting=counts.waiting,
+        oldest=counts.oldest,
+        trouble=courier.stuck or counts.trouble,
+    )
+
+
+def _files(state: Path, store: Store) -> Files:
     return Files(
-        journal_bytes=last[0] - first[0] if first and last else 0,
+        journal_bytes=store.journal_bytes,
         store_bytes=sum(_size(state / name) for name in ("store.db", "store.db-wal")),
+        syncs=store.syncs,
         checkpoint=_written(state / "checkpoint.npz"),
     )
 
@@ -364,4 +429,14 @@ def _process(started: float) -> Process:
         pages = int(Path("/proc/self/statm").read_bytes().split()[1])
     except FileNotFoundError:  # not Linux
         pages = 0
-    return Process(started, pages * os.sysconf("SC_PAGE_SIZE"), used.ru_utime + used.ru_stime)
+    return Process(
+        started, pages * os.sysconf("SC_PAGE_SIZE"), used.ru_utime + used.ru_stime, _written_bytes()
+    )
+
+
+def _written_bytes() -> int:
+    try:
+        lines = Path("/proc/self/io").read_bytes().splitlines()
+    except OSError:  # not Linux, or a kernel that does not count
+        return 0
+    return next((int(line.split()[1]) for line in lines if line.startswith(b"write_bytes:")), 0)

@@ -322,13 +322,22 @@ class GramSums:
             self.energy - other.energy,
         )
 
-    def solve(self, penalty: float) -> Floats:
-        """Return the coefficients ``(D,)`` or ``(D, K)``; the intercept is not penalised."""
+    def _damped(self, penalty: float) -> Floats:
         if not self.n:
             raise ContractError("no rows to learn remaining life from")
         damped: Floats = np.divide(self.gram, self.n)
         damped[np.diag_indices_from(damped)] += penalty
         damped[0, 0] -= penalty * (1.0 - 1e-9)
+        return damped
+
+    def condition(self, penalty: float) -> float:
+        """Return by how much solving multiplies a rounding of the sums."""
+        values = np.linalg.eigvalsh(self._damped(penalty))
+        return float(values[-1] / max(float(values[0]), 1e-300))
+
+    def solve(self, penalty: float) -> Floats:
+        """Return the coefficients ``(D,)`` or ``(D, K)``; the intercept is not penalised."""
+        damped = self._damped(penalty)
         return np.asarray(np.linalg.solve(damped, self.target / self.n), dtype=np.float64)
 
 

@@ -24,6 +24,7 @@ from paho.mqtt.enums import CallbackAPIVersion
 from agent.app import Engine
 from agent.batch import Batch, Event, Rows
 from agent.config import AgentConfig, Keep, Limits, Node
+from agent.journal import JournalReader
 from agent.pipeline import Outcome
 from contract.arrays import Floats
 from contract.model_spec import Moments, Ridge
@@ -159,14 +160,25 @@ class AgentProcess:
         self._reading = Reading(self._process)
         return self
 
+    def ask(self, command: str, *words: str) -> subprocess.CompletedProcess[str]:
+        """Run another command on the same configuration, as a person beside the agent does."""
+        return subprocess.run(
+            [self._command[0], command, *self._command[2:], *words],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=PATIENCE_S,
+        )
+
     def wait_for(self, words: str) -> None:
         """Return when the agent's log has said these words, since it was last started."""
         self._reading.wait_for(words)
 
-    def end(self, number: signal.Signals) -> int:
-        """Send a signal and wait for the end; returns the exit code."""
+    def end(self, number: signal.Signals | None = None) -> int:
+        """Send a signal, if one is needed, and wait for the end; returns the exit code."""
         assert self._process is not None
-        self._process.send_signal(number)
+        if number is not None:
+            self._process.send_signal(number)
         code = self._process.wait(timeout=PATIENCE_S)
         self._reading.close()
         self._process = None
@@ -183,9 +195,7 @@ class AgentProcess:
 
     def batches(self) -> list[Batch]:
         """Return what the agent has journalled."""
-        return [
-            Batch.decode(body) for (body,) in self.table("SELECT body FROM journal ORDER BY seq")
-        ]
+        return [Batch.decode(body) for _, body in JournalReader(self.state).read()]
 
     def values(self, asset: str, column: int) -> list[float]:
         """Return the readings of an asset that the agent has journalled, in order."""
@@ -242,10 +252,10 @@ class Plant:
     def send(self, node: str, asset: str, leaf: str, payload: bytes) -> None:
         self.publish(f"runout/v1/{SITE}/{node}/{asset}/{leaf}", payload)
 
-    def publish(self, topic: str, payload: bytes) -> None:
+    def publish(self, topic: str, payload: bytes, *, retain: bool = False) -> None:
         # Counted, not named: the broker may take a message on before its number is known here.
         self._sent += 1
-        self._client.publish(topic, payload, qos=1)
+        self._client.publish(topic, payload, qos=1, retain=retain)
 
     def settle(self) -> None:
         """Wait until the broker has acknowledged everything sent."""
@@ -330,8 +340,9 @@ class Device:
 
     def __init__(self, config: AgentConfig) -> None:
         self.config = config
-        self._opened = ExitStack()
-        self.engine = Engine(config, self._opened)
+        with ExitStack() as opened:
+            self.engine = Engine(config, opened)
+            self._opened = opened.pop_all()
 
     def kill(self) -> None:
         """Leave as a killed process does: no checkpoint."""
@@ -364,6 +375,24 @@ class Device:
             name: str(array.dtype).encode() + str(array.shape).encode() + array.tobytes()
             for name, array in arrays.items()
         }
+
+
+@pytest.fixture
+def once() -> Callable[[Any], dict[str, Any]]:
+    """Return what takes out of an agent's counts what the broker sent again."""
+
+    def without(marked: dict[str, int]) -> dict[str, int]:
+        return {mark: n for mark, n in marked.items() if not mark.endswith(".duplicate")}
+
+    def once(counts: Any) -> dict[str, Any]:
+        marked_of = {asset: without(marked) for asset, marked in counts["marked_of"].items()}
+        return {
+            **{name: count for name, count in counts.items() if name != "repeated"},
+            "marked": without(counts["marked"]),
+            "marked_of": {asset: marked for asset, marked in marked_of.items() if marked},
+        }
+
+    return once
 
 
 def wearing(seed: int, hours: int) -> Floats:

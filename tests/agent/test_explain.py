@@ -26,6 +26,7 @@ from agent.evidence.custody import Custody
 from agent.evidence.record import Evidence
 from agent.explain import explain, from_package
 from agent.export import export
+from agent.journal import Journal, JournalReader
 from agent.rollout import deliver
 from contract import VERSION, npz
 from contract.arrays import Arrays, Floats
@@ -83,6 +84,14 @@ def edit(config: AgentConfig, sql: str, *args: object) -> list[Any]:
         return db.execute(sql, args).fetchall()
 
 
+def journal_without_its_first(state: Path) -> None:
+    batches = list(JournalReader(state).read())
+    shutil.rmtree(state / "journal")
+    with closing(Journal(state, 1e6, durable=False)) as journal:
+        for seq, body in batches[1:]:
+            journal.append(seq, body)
+
+
 def row_of(config: AgentConfig, alert: str) -> tuple[int, bytes | None, str]:
     ((row, body, lost),) = edit(
         config, "SELECT id, body, lost FROM evidence WHERE alert = ?", alert
@@ -120,9 +129,7 @@ def test_an_alert_is_recomputed_when_its_journal_is_long_gone(
         node.live("pump-1", healthy(hour, 1), begin=hour)
         node.engine.checkpoint()
     head = evidence_of(config, alert.id).head
-    assert edit(config, "SELECT MIN(seq) FROM journal")[0][0] > head.seq, (
-        "the journal is still there"
-    )
+    assert JournalReader(config.state).first > head.seq, "the journal is still there"
     account = told(config)
     assert (account.alert, account.same, account.kept) == (alert, True, True)
 
@@ -203,7 +210,7 @@ def test_an_alert_after_windows_began_anew_is_recomputed(
     node.close()
     for path in config.state.glob("checkpoint*.npz"):
         path.unlink()
-    edit(config, "DELETE FROM journal WHERE seq = (SELECT MIN(seq) FROM journal)")
+    journal_without_its_first(config.state)
     again = device(config)
     alert = raised(again, "pump-1", wearing(3), begin=60, step=50)
     assert alert.id.startswith("pump-1/1/"), "the life has its own number all the same"
@@ -379,7 +386,7 @@ def test_an_alert_of_an_agent_that_kept_no_evidence_is_looked_for_in_the_journal
     edit(config, "DROP TABLE evidence_burst")
     account = told(config)
     assert (account.alert, account.same, account.kept) == (alert, True, False)
-    edit(config, "DELETE FROM journal")
+    shutil.rmtree(config.state / "journal")
     account = told(config)
     assert account.same is None
     assert "neither its evidence nor a state before it" in account.lost

@@ -31,7 +31,7 @@ SPEC = AssetClass(
     (Channel("vibration", "mm/s"), Channel("temperature", "degC")),
     stats=("mean_8", "std_8"),
     cap_h=60.0,
-    rul=(Ridge(random=40), Sklearn(hidden=(8,), epochs=2)),
+    rul=(Ridge(random=40, shaping=10), Sklearn(hidden=(8,), epochs=2)),
     holdout=3,
 )
 QUIET = {

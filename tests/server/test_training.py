@@ -4,11 +4,13 @@ import sqlite3
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 
 from agent.store import open_readonly, read_lives
-from contract.models.ridge import GramSums, expand
+from contract.model_spec import Ridge
+from contract.models.ridge import GramSums
 from contract.release import Release
 from server.guard import Limits
 from server.merge import withdraw
@@ -40,14 +42,15 @@ def new_training(state: Path, grid: Any, **changes: Any) -> Training:
 
 def coefficients_of_all(stores: Any, spec: Any, release: Release, nodes: list[str]) -> np.ndarray:
     """Return what one machine that had everyone's rows would compute."""
-    (ridge,) = (model for model in spec.rul if model == stores.ridge)
+    ridge = next(model for model in spec.rul if isinstance(model, Ridge))
     lives = []
     for node in nodes:
         db = open_readonly(stores.folder / node)
         lives += read_lives(db, spec, heldout=False)
         db.close()
     X, y, w = (np.concatenate([life.rows[i] for life in lives]) for i in range(3))
-    return GramSums.of(expand(release.basis.apply(X), ridge), y, w).solve(ridge.penalty)
+    phi = release.basis.expansion(ridge).apply(release.basis.apply(X))
+    return GramSums.of(phi, y, w).solve(ridge.penalty)
 
 
 def test_a_training_brings_a_release_that_the_devices_get(
@@ -75,16 +78,21 @@ def test_a_training_brings_a_release_that_the_devices_get(
     assert status.bytes_up.keys() == {"rpi-0", "rpi-1", "rpi-2"}
 
 
+@pytest.mark.parametrize("shaping", [0, 8])
 def test_ridge_by_federation_is_ridge_over_all_rows(
-    stores: Any, grid: Any, training: Training
+    shaping: int, stores: Any, grid: Any, training: Training
 ) -> None:
-    spec = stores.pump()
+    spec = stores.pump(msgspec.structs.replace(stores.ridge, shaping=shaping, personal=True))
     for i in range(4):
         grid.states[i] = stores.make(f"rpi-{i}", spec, seed=i)
     release = training.run()
     expected = coefficients_of_all(stores, spec, release, [f"rpi-{i}" for i in range(4)])
     got = release.arrays["ridge/coefficients"]
     assert np.abs(got - expected).max() <= 1e-9 * np.abs(expected).max()
+    assert (release.basis.shape is not None) == bool(shaping)
+    # A device can tell its own lives in the fleet's sums from those of others.
+    assert release.arrays["fleet/n"][0] > 0
+    assert release.manifest.lives == dict.fromkeys([f"rpi-{i}" for i in range(4)], 4)
 
 
 def test_the_order_in_which_nodes_answer_makes_no_difference(
