@@ -136,7 +136,8 @@ class Run:
         asset, group = self.asset, self.asset.group
         if not group.levels.ready:
             return [health.Judged(None)] * len(self.X)
-        return asset.health.judge_settled(group.watched_of(self.X), self.rows, group.judge())
+        X = group.watched_of(self.X)
+        return asset.health.judge_settled(X, self.rows, group.judge(), self.doubtful)
 
     def judge_one(self, k: int) -> health.Judged:
         """Judge one vector, and learn from it."""

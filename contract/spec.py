@@ -31,6 +31,8 @@ class Channel(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defa
         every_s: expected spacing; a reading after a gap, or off its beat, is uncertain.
         resample: how the readings of one row's time become its value (``AssetClass.every_s``).
         hold_s: how long a value stands where none comes; absent: 3 rows.
+        wander: how many times further than its own beginning shows the channel may wander by
+            itself in health: temperatures follow the room, loads the season.
     """
 
     name: str
@@ -44,6 +46,7 @@ class Channel(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defa
     every_s: Annotated[float, msgspec.Meta(gt=0)] | None = None
     resample: Literal["last", "mean", "min", "max", "rms", "linear"] = "last"
     hold_s: Annotated[float, msgspec.Meta(ge=0)] | None = None
+    wander: Annotated[float, msgspec.Meta(gt=0)] = 1.0
 
 
 class Bearing(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -159,12 +162,14 @@ class Function(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_def
             value is bad, and returns one number.
         channels: C names, in the order of the columns; empty: all of the class.
         rows: it is given so many; before there are, the feature is missing.
+        least: it is called from so many rows on, with as many as there are; 0: from ``rows`` on.
     """
 
     name: str
     call: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z_]\w*:[A-Za-z_]\w*$")]
     channels: tuple[str, ...] = ()
     rows: Annotated[int, msgspec.Meta(ge=1, le=100_000)] = 64
+    least: Annotated[int, msgspec.Meta(ge=0)] = 0
 
 
 class Fact(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -385,6 +390,8 @@ class AssetClass(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         health: list[object] = [self.health_stats, *self.health.shared()]
         if self.regimes is not None:
             health.append(self.regimes)
+        if any(channel.wander != 1.0 for channel in self.channels):
+            health.append([channel.wander for channel in self.channels])
         return _digest([self.name, self.features_digest(), self.cap_h, health, self.rul])
 
 

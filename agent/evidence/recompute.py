@@ -170,15 +170,20 @@ class _Witness(Pipeline):
         nothing = np.full(len(x), np.nan)
         z = nothing if judged.z is None else judged.z
         means, sds = run.asset.health.arrays()["health/own"]
-        regime = _regime(x, z, means, sds)
-        raw = np.nan if judge is None else float(judge.model.score_rows(z[None, :])[0])
+        if judged.own is None:
+            regime = _regime(x, z, means, sds)
+            mean, sd = means[regime], sds[regime]
+        else:
+            regime, (mean, sd) = judged.regime, judged.own
+        seen = z if judged.seen is None else judged.seen
+        raw = np.nan if judge is None else float(judge.model.score_rows(seen[None, :])[0])
         predictor = group.predictor()
         return Sight(
             run.t_ns[k],
             x,
             z,
-            means[regime],
-            sds[regime],
+            mean,
+            sd,
             nothing if judged.shares is None else judged.shares,
             np.nan if judged.score is None else judged.score,
             raw,

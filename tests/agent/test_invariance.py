@@ -21,7 +21,7 @@ from agent.config import AgentConfig, Keep, Node, Report
 from agent.pipeline import Outcome, Pipeline
 from agent.store import Store
 from contract.arrays import Floats
-from contract.model_spec import Moments, Ridge
+from contract.model_spec import Chart, Lagged, Moments, Ridge
 from contract.release import Release
 from contract.report import Alert, Health
 from contract.spec import AssetClass, Bearing, Channel, Clustered, Declared, Function, Waveform
@@ -90,11 +90,20 @@ GEAR = AssetClass(
     "gear",
     waveforms=(Waveform("case", "m/s2", 2560.0, samples=64, features=("rms", "crest"), high=9.0),),
     stats=("mean_2",),
-    health=QUICK,
+    health=Lagged(
+        baseline=6,
+        learn=30,
+        lags=1,
+        weights=(0.5,),
+        on_delay=2,
+        off_delay=2,
+        smoothing=0.5,
+        alarm_rate=0.05,
+    ),
 )
 MIXED = AssetClass(
     "mixed",
-    (Channel("flow", "m3/h", high=30.0), Channel("speed", "rpm")),
+    (Channel("flow", "m3/h", high=30.0, wander=1.5), Channel("speed", "rpm")),
     waveforms=(
         Waveform(
             "case",
@@ -108,7 +117,17 @@ MIXED = AssetClass(
     ),
     stats=("mean_6", "max_4"),
     hop=3,
-    health=QUICK,
+    health=Chart(
+        baseline=6,
+        learn=10,
+        recent=3,
+        floor=1.0,
+        follow=8.0,
+        power=4,
+        limit=3.0,
+        on_delay=2,
+        off_delay=2,
+    ),
 )
 CLASSES = {one.name: one for one in (PUMP, FAN, GEAR, MIXED)}
 ASSETS = ("pump-1", "pump-2", "fan-1", "fan-2", "gear-1", "mixed-1")
