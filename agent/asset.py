@@ -145,8 +145,10 @@ class Run:
         if not group.levels.ready:
             return health.Judged(None)
         x = group.watched_of(self.X[k : k + 1])[0]
-        learn = self.sure(k) and not asset.alert.suspects
-        return asset.health.push(x, self.rows[k], group.cohort, group.judge(), learn=learn)
+        sure = self.sure(k)
+        learn = sure and not asset.alert.suspects
+        judge = group.judge()
+        return asset.health.push(x, self.rows[k], group.cohort, judge, learn=learn, sure=sure)
 
     def sure(self, k: int) -> bool:
         """Return whether there is nothing in a vector that must not be learnt from."""

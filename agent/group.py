@@ -14,6 +14,7 @@ from agent.prognosis import Interval, LocalRul
 from agent.record import Tally
 from contract.arrays import Arrays, Floats
 from contract.features import FeatureSpec
+from contract.model_spec import Lagged
 from contract.models.histogram import BINS, bin_of
 from contract.release import Predictor, Release
 from contract.spec import AssetClass
@@ -108,7 +109,9 @@ class Group:
             for raw in raws.tolist():
                 self.acquitted[bin_of(raw)] += each
             self._judge_by_release()
-        self.cohort.acquit(Z)
+        # What follows from its past is learnt with that, which is not kept of an alert.
+        if not isinstance(self.spec.health, Lagged):
+            self.cohort.acquit(Z)
 
     def restore_record(self, arrays: Arrays) -> None:
         """Take back what ``record`` returned."""

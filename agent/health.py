@@ -164,7 +164,8 @@ class Judged:
         """Return the newest score itself, by the model alone: not smoothed, over no limit."""
         if self._model is None or self.z is None:
             return 0.0
-        return float(self._model.score_rows(self.z[None, :])[0])
+        seen = self.z if self.seen is None else self.seen
+        return float(self._model.score_rows(seen[None, :])[0])
 
     @property
     def shares(self) -> Floats | None:
@@ -278,7 +279,14 @@ class AssetHealth:
         mean[near] += (x[near] - mean[near]) / self._spec.follow
 
     def push(
-        self, x: Floats, row: Floats, cohort: Cohort, judge: Judge | None, *, learn: bool = True
+        self,
+        x: Floats,
+        row: Floats,
+        cohort: Cohort,
+        judge: Judge | None,
+        *,
+        learn: bool = True,
+        sure: bool = True,
     ) -> Judged:
         """Judge one vector of watched features ``(F,)``, and learn from it if it is healthy.
 
@@ -287,7 +295,8 @@ class AssetHealth:
             row: the newest row ``(C,)``, which tells regimes apart.
             cohort: what the class learns together.
             judge: what judges; None while there is nothing yet.
-            learn: False: there is something in it that must not be learnt from.
+            learn: False: it must not be learnt as healthy.
+            sure: False: there is something in it that its own mean must not follow either.
         """
         if self._regime is not None and not self._regime.known:
             if learn and self._may_gather(x, 0):
@@ -314,8 +323,9 @@ class AssetHealth:
         judged = self._judge(x[None, :], regimes, judge)[0]
         if judged.z is not None and learn:
             self._learn(x, row, judged, cohort, judge)
-            if self._spec.follow:
-                self._follow(x, judged)
+        if sure and self._spec.follow:
+            # While an alert stands, too: what drifts by itself would else never end one.
+            self._follow(x, judged)
         return judged
 
     def _learn(self, x: Floats, row: Floats, judged: Judged, cohort: Cohort, judge: Judge) -> None:

@@ -1,11 +1,13 @@
 """What an asset is held against: its own beginning, and each option of it."""
 
+from pathlib import Path
 from typing import Any
 
 import msgspec
 import numpy as np
 import pytest
 
+from agent.group import Group
 from agent.health import AssetHealth, Cohort
 from contract.arrays import Floats
 from contract.model_spec import Chart, Extremes, Health, Lagged, Moments
@@ -241,3 +243,16 @@ def test_options_that_are_not_used_leave_the_digest_as_it_was() -> None:
 def test_settings_that_cannot_be_are_refused(options: dict[str, Any], problem: str) -> None:
     with pytest.raises(msgspec.ValidationError, match=problem):
         msgspec.convert(options, Health)
+
+
+def test_a_false_alarm_counts_for_a_model_of_what_follows_and_teaches_it_nothing(
+    tmp_path: Path,
+) -> None:
+    spec = AssetClass(
+        "pump", (Channel("flow", "l/s"), Channel("heat", "degC")), stats=("last",), health=Lagged()
+    )
+    group = Group(spec, tmp_path, sklearn=False)
+    before = group.cohort.healthy.n
+    group.acquit(np.zeros((3, 2)), np.array([1.5, 1.6, 1.7]), 2)
+    assert group.cohort.healthy.n == before
+    assert group.cohort.scores.sum() == 6
