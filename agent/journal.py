@@ -257,6 +257,9 @@ class Journal:
             return
         self._at, self._size = at, len(content)
         self._file = os.open(segment.path, os.O_RDWR)
+        if self._durable:  # a kill may have come between writing and flushing
+            os.fdatasync(self._file)
+            self.syncs += 1
 
     def _bytes_before(self, segment: Segment) -> int:
         with segment.path.open("rb") as file:

@@ -11,6 +11,7 @@ replayed, to the same bits; what is not in the journal is flushed with its own c
 
 import contextlib
 import fcntl
+import functools
 import itertools
 import logging
 import os
@@ -154,7 +155,7 @@ class Store:
         last = 0
         for last, body in self._db.execute("SELECT seq, body FROM journal ORDER BY seq"):
             if last > self._journal.last:  # else: from an attempt that was cut off
-                self._journal.append(last, body)
+                self.database.insist(functools.partial(self._journal.append, last, body))
         self.database.begin()
         # What came of these batches is in the database already.
         self.database.do(

@@ -44,6 +44,7 @@ from agent.config import AgentConfig, Keep, Node, Report, load
 from agent.decode import waveform
 from agent.intake import MOST_BYTES, Arrival
 from agent.journal import FOLDER, Journal, segments
+from agent.store import Store
 from benchmarks import wear_broker
 from contract import topics
 from contract.model_spec import Moments
@@ -229,8 +230,9 @@ def measure(
             at = reached[0] = batch[-1].at_ns
             if not measuring and at >= begin_ns:
                 measuring, commits, checkpoints = True, 0, 0
-                counting.enter_context(flushes.counted(os.getpid()))
+                _empty_log(store)
                 _write_back(folder)
+                counting.enter_context(flushes.counted(os.getpid()))
                 began, syncs, below = written(), store.syncs, given_to_device(folder)
                 began_s = time.monotonic()
             if measuring and live:
@@ -245,6 +247,7 @@ def measure(
             if not live and at - aged >= OLD_S * 1e9:
                 aged = at
                 _write_back(folder)
+        _empty_log(store)
         ended = written()
         syncs = store.syncs - syncs
         counting.close()
@@ -275,6 +278,11 @@ def _age(folder: Path, keep: Keep) -> None:
             journal.append(number, noise)
     spares = [path.rename(path.with_suffix(".spare")) for _, path in segments(folder / FOLDER)]
     subprocess.run(["sync", *map(str, spares)], check=True)
+
+
+def _empty_log(store: Store) -> None:
+    """Let SQLite write what is in its log into the file: else a short run knows nothing of it."""
+    store.database.db.execute("PRAGMA wal_checkpoint(PASSIVE)")
 
 
 def _write_back(folder: Path) -> None:

@@ -340,7 +340,7 @@ class Device:
 
     def __init__(self, config: AgentConfig) -> None:
         self.config = config
-        with ExitStack() as opened:
+        with ExitStack() as opened:  # closed here if the engine cannot be made
             self.engine = Engine(config, opened)
             self._opened = opened.pop_all()
 
