@@ -116,7 +116,13 @@ class Advisory:
             self._seen.add(name)
             asset = self._assets[name]
             t_ns = max(asset.told_ns, 0)
-            alert = asset.alert.report(name, asset.alert.state, t_ns, judged_by=asset.group.version)
+            alert = asset.alert.report(
+                name,
+                asset.alert.state,
+                t_ns,
+                interval=asset.group.interval,
+                judged_by=asset.group.version,
+            )
             last = self._last.get(name)
             if last is not None and (last.id, last.now) == (alert.id, alert.now):
                 alert = last  # as it was told, with its reasons

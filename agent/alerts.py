@@ -11,8 +11,9 @@ from typing import Literal, NamedTuple, get_args
 import numpy as np
 
 from agent.health import index
+from agent.prognosis import Interval
 from agent.wording import in_words
-from contract.report import Alert, AlertState, AlertWord, VerdictWord, Why
+from contract.report import Alert, AlertState, AlertWord, LifeWord, VerdictWord, Why
 from contract.spec import AssetClass
 
 RETURN_AT = 0.8
@@ -72,6 +73,20 @@ class AssetAlert:
         self._until_ns = 0
         """Shelved up to here; 0: it is not."""
         self._score, self._rul_h = 0.0, np.nan
+
+    @property
+    def number(self) -> int:
+        """Return the number of the newest alert; 0: there never was one."""
+        return self._count
+
+    @property
+    def suspects(self) -> bool:
+        """Return whether what comes may be of a fault, and must not be learnt as healthy.
+
+        While the alert stands; where learning never ends, until somebody has answered it: a fault
+        comes and goes before it stays, and would be learnt bit by bit.
+        """
+        return self.active or (self._owed and self._spec.health.memory > 0)
 
     @property
     def state(self) -> AlertState:
@@ -139,6 +154,19 @@ class AssetAlert:
             return ""
         return self._unshelve()
 
+    def begin_anew(self, t_ns: int) -> None:
+        """Let time go on from here, where it was set back to; what is shelved stays as long."""
+        back_ns = self._newest_ns - t_ns
+        if back_ns <= 0:
+            return
+        if self._until_ns:
+            self._until_ns -= back_ns
+        self._newest_ns = t_ns
+        self._began_ns = min(self._began_ns, t_ns)
+        if self.active:
+            self._since_ns = min(self._since_ns, t_ns)
+            self._past[self._count % PAST, 2] = self._since_ns
+
     def _unshelve(self) -> AlertWord:
         self._until_ns = 0
         if self.active:
@@ -179,19 +207,16 @@ class AssetAlert:
             self._verdict = _VERDICTS.index(verdict)
         return self.acknowledge()
 
-    def end(self, t_ns: int) -> AlertWord | Literal[""]:
-        """End the alert with the life; return the change of state.
+    def end(self, t_ns: int) -> bool:
+        """End the alert with the life; return whether there was something to close.
 
         Who tells of it has seen to the machine: nothing is owed or hidden any more.
         """
         was = self.state
-        word: AlertWord | Literal[""] = "" if was == "normal" else "normal"
-        if self.active or was == "latched":
-            word = "returned"
         if self.active:
             self._end(t_ns)
         self._reset()
-        return word
+        return was != "normal"
 
     def span(self, number: int = 0) -> Span | None:
         """Return when an alert stood; 0: the newest. None: it is not remembered."""
@@ -200,6 +225,11 @@ class AssetAlert:
         return Span(own, life, since, until or self._newest_ns) if own == number > 0 else None
 
     # -- what is told -----------------------------------------------------------------------------
+
+    @property
+    def newest(self) -> tuple[float, float | None]:
+        """Return the newest score of this life, and the hours left then."""
+        return self._score, None if np.isnan(self._rul_h) else float(self._rul_h)
 
     def id_of(self, asset: str, span: Span | None = None) -> str:
         """Return the id of an alert, or of the newest; ``count`` 0: there never was one."""
@@ -222,16 +252,31 @@ class AssetAlert:
         t_ns: int,
         *,
         judged_by: int,
-        score: float | None = None,
-        rul_h: float | None = None,
+        newest: tuple[float, float | None] | None = None,
+        interval: Interval | None = None,
         reasons: tuple[Why, ...] = (),
+        event: LifeWord | Literal[""] = "",
         remark: str = "",
         ref: str = "",
     ) -> Alert:
-        """Return the alert as it is told; without a score with the newest one."""
-        if score is None:
-            score = self._score
-            rul_h = None if np.isnan(self._rul_h) else float(self._rul_h)
+        """Return the alert as it is told.
+
+        Args:
+            asset: that it is of.
+            state: what changed.
+            t_ns: when.
+            judged_by: release that judged.
+            newest: score and hours left, where they are not the newest of this life.
+            interval: round the hours left, where there is one.
+            reasons: the channels behind it.
+            event: that closed it.
+            remark: at the end of the text.
+            ref: of what it answers.
+        """
+        score, rul_h = newest or self.newest
+        low_h = high_h = None
+        if rul_h is not None and interval is not None:
+            low_h, high_h = interval.around(rul_h)
         alert = Alert(
             id=self.id_of(asset),
             asset=asset,
@@ -239,7 +284,7 @@ class AssetAlert:
             t=t_ns / 1e9,
             since=self._since_ns / 1e9,
             score=round(score, 4),
-            rul_h=None if rul_h is None else round(rul_h, 4),
+            rul_h=_rounded(rul_h),
             judged_by=judged_by,
             why=reasons,
             text="",
@@ -248,6 +293,9 @@ class AssetAlert:
             until=self._until_ns / 1e9 if self._until_ns else None,
             verdict=_VERDICTS[self._verdict],
             ref=ref,
+            rul_low_h=_rounded(low_h),
+            rul_high_h=_rounded(high_h),
+            event=event,
         )
         return in_words(alert, self._spec, remark)
 
@@ -272,3 +320,7 @@ class AssetAlert:
         self._failing = bool(failing)
         self._score, self._rul_h = (float(v) for v in arrays["alert/newest"])
         self._past = np.array(arrays["alert/past"])
+
+
+def _rounded(hours: float | None) -> float | None:
+    return None if hours is None else round(hours, 4)

@@ -13,8 +13,10 @@ import msgspec
 
 from agent.advisory import Advisory
 from agent.assemble import Assembler
-from agent.batch import Batch, Rejected, Swap
-from agent.config import AgentConfig, Mqtt
+from agent.batch import GONE, Batch, Rejected, Swap
+from agent.clock import DeviceClock
+from agent.config import AgentConfig
+from agent.database import RETRY_S
 from agent.evidence.custody import Custody
 from agent.facts import Facts, FactsFile
 from agent.intake import Arrival, Intake
@@ -22,21 +24,27 @@ from agent.layout import Layout
 from agent.mqtt import Link
 from agent.pipeline import Outcome, Pipeline
 from agent.publish import Publisher
+from agent.record import Ended
 from agent.rollout import Rollout, Verdict
 from agent.sources import Source
+from agent.sources.source import loud
 from agent.store import Result, Store
+from agent.verdicts import quality
 from agent.watchdog import Watchdog
 from contract import VERSION, topics
 from contract.errors import BrokenError, ContractError, DataError
 from contract.features import FeatureSpec
-from contract.report import Alert, ClassConfig, Measured, NodeConfig, NodeStatus
+from contract.report import Alert, ClassConfig, Measured, NodeConfig, NodeStatus, Quality
 
 if TYPE_CHECKING:
     from agent.page.logbook import Logbook
-    from agent.sparkplug.host import Host
-    from agent.sparkplug.schema import Message
+    from agent.page.server import Page
+    from agent.plant import EdgeLink, HostLink
 
 log = logging.getLogger("runout.agent")
+
+MOST_STORED, MOST_TOLD = 100, 20
+"""Assets whose marked values are in the store, for who looks, and in the status."""
 
 _json = msgspec.json.Encoder()
 
@@ -44,20 +52,39 @@ _json = msgspec.json.Encoder()
 class Engine:
     """Store and pipeline: what a batch does to them, and how they come back after a kill.
 
+    Args:
+        config: of the agent.
+        opened: closes what is opened here.
+        while_stuck: see ``agent.database.Database``; None: it is waited, for as long as it takes.
+
     Attributes:
         rejected: messages that could not be used, by reason, since this process began.
+        left_out: values that nothing was made of, by reason, as the assembler counts them.
         commit_s: seconds that the newest commit took.
+        quality: of the alerts, per asset class.
     """
 
-    def __init__(self, config: AgentConfig, opened: ExitStack) -> None:
+    def __init__(
+        self,
+        config: AgentConfig,
+        opened: ExitStack,
+        while_stuck: Callable[[], None] | None = None,
+    ) -> None:
         self.config = config
         self.store = Store(config.state, config.keep)
         opened.callback(self.store.close)
+        if while_stuck is not None:
+            self.store.database.while_stuck = while_stuck
         self.rollout = Rollout(config)
         self.pipeline = Pipeline(config, self.store, self.rollout.find)
         self.rejected: dict[str, int] = {}
+        self.left_out: dict[str, int] = {}
         self.commit_s = 0.0
-        self._marked = ""
+        self._marked = b""
+        self._steps = 0
+        self.quality: dict[str, Quality] = msgspec.json.decode(
+            self.store.meta("quality", "{}"), type=dict[str, Quality]
+        )
         self.custody = Custody(self.store, config, evidence_mb=config.keep.evidence_mb)
         since, empty = self._recover()
         self.custody.begin(self.pipeline, since, empty=empty)
@@ -165,7 +192,7 @@ class Engine:
             if not before.goes_on(now, part.asset):
                 known.setdefault(part.asset, 1)
         for event in batch.events:
-            if not before.goes_on(now, event.asset):
+            if event.event != GONE and not before.goes_on(now, event.asset):
                 known[event.asset] = known.get(event.asset, 0) + 1
         return batch.only(lambda asset: before.goes_on(now, asset), before.alike(now))
 
@@ -203,7 +230,9 @@ class Engine:
     def process(self, batch: Batch, rejected: list[Rejected] | None = None) -> list[Outcome]:
         """Journal, judge and commit one batch; after this it may be acknowledged."""
         self.store.begin()
+        steps = self.pipeline.counts.clock_steps
         outcomes = self.pipeline.process(batch)
+        self._note_steps(self.pipeline.counts.clock_steps - steps)
         # Behind the processing, which finds the features of bursts; one transaction all the same.
         self.store.journal(batch.encode(waveforms=self.config.keep.waveforms))
         self._keep(batch, outcomes)
@@ -219,14 +248,64 @@ class Engine:
         self.commit_s = time.monotonic() - began
         return outcomes
 
+    def _qualities(self) -> dict[str, Quality]:
+        """Return how good the alerts are, by what is known of them."""
+        found = {}
+        for name, group in self.pipeline.groups.items():
+            members = [one for one in self.pipeline.assets.values() if one.group is group]
+            verdicts, ended = self.store.cases(name)
+            found[name] = quality(
+                verdicts,
+                ended,
+                group.tally,
+                self.config.learning.bounds,
+                assets=len(members),
+                drifting=sum(bool(one.drifted) for one in members),
+            )
+        return found
+
+    def _keep_quality(self, found: dict[str, Quality]) -> None:
+        if found == self.quality:
+            return
+        for name, one in found.items():
+            before = self.quality.get(name)
+            if one.retrain and (before is None or one.retrain != before.retrain):
+                log.warning(
+                    "retraining is asked for",
+                    extra={"asset_class": name, "why": "; ".join(one.retrain)},
+                )
+        self.quality = found
+        self.store.set_meta("quality", _json.encode(found).decode())
+
     def _keep(self, batch: Batch, outcomes: list[Outcome], *, noted: bool = True) -> None:
         """Write down what came of a batch, in its transaction."""
         for finding in self.pipeline.findings:
-            self.store.note_verdict(finding)
+            if isinstance(finding, Ended):
+                self.store.note_ended(finding)
+            else:
+                self.store.note_verdict(finding)
+        if batch.swap:
+            self.store.judged_anew(batch.swap.asset_class)
+        if self.pipeline.findings or batch.swap:
+            self._keep_quality(self._qualities())
         if outcomes:
             self.store.add_results([_result(outcome) for outcome in outcomes])
         if noted:
             self.custody.note(batch, outcomes, self.pipeline)
+
+    def _note_steps(self, count: int) -> None:
+        if not count:
+            return
+        before, self._steps = self._steps, self._steps + count
+        if loud(before, self._steps):
+            log.warning(
+                "a clock was set back: the time of what it stamps begins anew",
+                extra={"assets": count, "times": self._steps},
+            )
+
+    def newest_ns(self) -> dict[str, int]:
+        """Return the time of the newest data, by asset."""
+        return {name: asset.newest_ns for name, asset in self.pipeline.assets.items()}
 
     def _count(self, message: Rejected) -> None:
         seen = self.rejected.get(message.reason, 0)
@@ -272,10 +351,13 @@ class Engine:
         """Write the state, as of the last commit."""
         self.custody.gather(self.pipeline)
         # For who looks at the store: see agent.status.
-        marked = _json.encode(self.pipeline.counts.marked).decode()
-        if marked != self._marked:
+        counts = self.pipeline.counts
+        marked = _json.encode((counts.marked, counts.most_marked(MOST_STORED)))
+        found = self._qualities()
+        if marked != self._marked or found != self.quality:
             self.store.begin()
-            self.store.set_meta("marked", marked)
+            self.store.set_meta("marks", marked.decode())
+            self._keep_quality(found)
             self.store.commit()
             self._marked = marked
         for asset in self.pipeline.assets.values():
@@ -283,7 +365,7 @@ class Engine:
                 self.store.trim(asset.name, asset.life, asset.group.spec.max_life_rows)
         self.store.checkpoint(*self.pipeline.arrays())
 
-    def status(self, *, online: bool) -> NodeStatus:
+    def status(self, *, online: bool, problem: str = "") -> NodeStatus:
         """Return how the node is."""
         pipeline = self.pipeline
         counts = pipeline.counts
@@ -296,13 +378,16 @@ class Engine:
             late=counts.late,
             bad=counts.bad,
             marked=dict(counts.marked),
+            marked_of=counts.most_marked(MOST_TOLD),
             assets=len(pipeline.assets),
             lives=counts.lives,
             events=counts.events,
+            quality=self.quality,
             live={
                 name: group.release.version if group.release else 0
                 for name, group in pipeline.groups.items()
             },
+            problem=problem,
         )
 
 
@@ -333,7 +418,9 @@ def _result(outcome: Outcome) -> Result:
     return outcome.asset, kind, _json.encode(outcome)
 
 
-def run(config: AgentConfig, stopping: Callable[[], bool], intake: Intake) -> None:
+def run(  # noqa: PLR0915  # what is opened, one after the other
+    config: AgentConfig, stopping: Callable[[], bool], intake: Intake
+) -> None:
     """Run until ``stopping`` says so; ``intake.wake`` ends a wait early.
 
     Raises:
@@ -343,11 +430,30 @@ def run(config: AgentConfig, stopping: Callable[[], bool], intake: Intake) -> No
     with ExitStack() as opened:
         watchdog = Watchdog.of(os.environ)
         opened.callback(watchdog.close)
-        engine = Engine(config, opened)
+        loops: list[_Loop] = []
+
+        def while_stuck() -> None:
+            if stopping():
+                watchdog.stopping()
+                for loop in loops:
+                    loop.leave_stuck()
+                raise BrokenError(
+                    "ended as asked, while nothing could be stored: what was taken last was not "
+                    "acknowledged, and comes again from the broker"
+                )
+            for loop in loops:
+                # An agent that waits for room on its disk turns: started again it made none.
+                watchdog.beat(time.monotonic(), lambda: engine.store.problem)
+                loop.say_stuck()
+            threading.Event().wait(RETRY_S)  # nobody says when there is room again
+
+        engine = Engine(config, opened, while_stuck)
         site, node = config.node.site, config.name
         status_topic = topics.status_topic(site, node)
         gone = _json.encode(NodeStatus(node=node, online=False))
-        assembler = Assembler(config)
+        clock = DeviceClock(round(config.limits.future_s * 1e9))
+        clock.resume(engine.pipeline.clock_ns, max(engine.newest_ns().values(), default=0))
+        assembler = Assembler(config, clock, assets=engine.pipeline.assets)
         link = Link(
             config.mqtt,
             client_id=f"runout-{site}-{node}",
@@ -356,12 +462,24 @@ def run(config: AgentConfig, stopping: Callable[[], bool], intake: Intake) -> No
             receive=intake.put_all,
         )
         opened.callback(link.close)
-        plant = None
+        engine.left_out = assembler.left_out
+        plant = edge = None
         if assembler.host is not None:
-            plant = SparkplugLink(
-                config.mqtt, f"runout-{site}-{node}-plant", assembler.host, intake
-            )
+            from agent.plant import HostLink  # noqa: PLC0415  # 10 MB that few devices need
+
+            plant = HostLink(config.mqtt, f"runout-{site}-{node}-plant", assembler.host, intake)
             opened.callback(plant.close)
+        if config.mqtt.sparkplug_edge is not None:
+            from agent.plant import EdgeLink  # noqa: PLC0415  # as above
+
+            edge = EdgeLink(
+                config.mqtt,
+                config.mqtt.sparkplug_edge,
+                f"runout-{site}-{node}-edge",
+                engine.store,
+                intake,
+            )
+            opened.callback(edge.close)
         sources: dict[str, Source] = {one.name: one.build() for one in config.source}
         table = FactsFile(config)
         if (facts := table.changed()) is not None:
@@ -373,6 +491,7 @@ def run(config: AgentConfig, stopping: Callable[[], bool], intake: Intake) -> No
             assembler,
             link,
             plant,
+            edge,
             sources,
             publisher,
             intake,
@@ -384,8 +503,18 @@ def run(config: AgentConfig, stopping: Callable[[], bool], intake: Intake) -> No
             from agent.page.logbook import Logbook  # noqa: PLC0415  # 3 MB that not all need
             from agent.page.server import Page  # noqa: PLC0415
 
-            page = Page(config.web, config.state)
-            loop.logbook = Logbook(engine, link, sources, publisher, intake, page.show)
+            page = Page(config.web, config.state, config.class_of)
+            loop.logbook = Logbook(
+                engine,
+                link,
+                sources,
+                publisher,
+                intake,
+                page.show,
+                advisory.couriers,
+                looked_at=page.looked_at,
+            )
+            loop.page = page
             opened.callback(loop.logbook.close)
             opened.callback(page.close)
             page.open()
@@ -393,57 +522,8 @@ def run(config: AgentConfig, stopping: Callable[[], bool], intake: Intake) -> No
             opened.callback(source.close)
             source.open(intake.put)
         opened.callback(intake.close)  # before the others: who puts must not wait for nobody
-        # An agent that waits for room on its disk is well: starting it again would make none.
-        wait = engine.store.database.while_stuck
-
-        def still_here() -> None:
-            watchdog.beat(time.monotonic(), lambda: engine.store.problem)
-            wait()
-
-        engine.store.database.while_stuck = still_here
+        loops.append(loop)
         loop.run(stopping, watchdog)
-
-
-class SparkplugLink:
-    """A connection of its own to the broker: a host application has a will of its own."""
-
-    def __init__(self, config: Mqtt, client_id: str, host: "Host", intake: Intake) -> None:
-        self._host = host
-        will = host.will(time.time_ns())
-        self._link = Link(
-            config,
-            client_id=client_id,
-            filters=[(topic, 1) for topic in host.subscriptions()],
-            will=(will.topic, will.payload),
-            # Sparkplug's readings come at QoS 0: none of them is acknowledged, or kept for us.
-            receive=lambda arrivals: intake.put_all([a._replace(token=0) for a in arrivals]),
-            persistent=False,
-        )
-        self._session = 0
-
-    def open(self) -> None:
-        """Start to connect."""
-        self._link.open()
-
-    def tend(self, say: "list[Message]") -> None:
-        """Announce the host on a new connection, and publish what it says."""
-        if self._session != self._link.session and self._link.connected.is_set():
-            self._session = self._link.session
-            say = [self._host.birth(), *say]
-        elif self._session and not self._link.connected.is_set():
-            self._session = 0
-            self._host.lost(time.time_ns())
-            will = self._host.will(time.time_ns())
-            self._link.will(will.topic, will.payload)
-        if say and self._link.connected.is_set():
-            self._link.publish((one.topic, one.payload, one.retain) for one in say)
-
-    def close(self) -> None:
-        """Say that the host is gone, and disconnect."""
-        if self._link.connected.is_set():
-            last = self._host.death(time.time_ns())
-            self._link.publish([(last.topic, last.payload, last.retain)])
-        self._link.close()
 
 
 class _Loop:
@@ -454,7 +534,8 @@ class _Loop:
         engine: Engine,
         assembler: Assembler,
         link: Link,
-        plant: SparkplugLink | None,
+        plant: "HostLink | None",
+        edge: "EdgeLink | None",
         sources: dict[str, Source],
         publisher: Publisher,
         intake: Intake,
@@ -467,14 +548,19 @@ class _Loop:
         self._advisory = advisory
         self._link = link
         self._plant = plant
+        self._edge = edge
         self._sources = sources
         self._publisher = publisher
         self._intake = intake
         self._status_topic = status_topic
         self.logbook: Logbook | None = None
+        self.page: Page | None = None
+        self._clock_problem = ""
         self._assembler = assembler
         self._more_s = engine.config.keep.wait_ms / 1000
         self._told: NodeStatus | None = None
+        self._last_told: NodeStatus | None = None
+        """As of the last commit but a few: in the midst of one, counts are ahead of it."""
         self._was_connected = False
         self._table_error = ""
         self._configured = 0
@@ -486,6 +572,8 @@ class _Loop:
         self._link.open()
         if self._plant is not None:
             self._plant.open()
+        if self._edge is not None:
+            self._edge.open()
         watchdog.ready()
         while not stopping():
             self._turn()
@@ -513,7 +601,8 @@ class _Loop:
         broker = "connected" if self._link.connected.is_set() else "no broker"
         machines = len(self._engine.pipeline.assets)
         read = f"{counts.readings} readings of {machines} machines"
-        return f"{read}, {counts.rejected} rejected, {broker}"
+        clock = f", {self._clock_problem}" if self._clock_problem else ""
+        return f"{read}, {counts.rejected} rejected, {broker}{clock}"
 
     def _turn(self) -> None:
         arrivals = self._intake.take(0.1, self._more_s)
@@ -531,32 +620,36 @@ class _Loop:
             self._plant.tend(self._assembler.say)
             self._assembler.say = []
         self._publisher.pump()
+        if self._edge is not None:
+            self._edge.pump()
 
     def _answer(self, arrivals: list[Arrival], rejected: list[Rejected]) -> list[Arrival]:
         """Tell each source the fate of its own; return the arrivals of the broker."""
-        why = {message.arrival.token: message.text for message in rejected}
+        # By source and number: the broker's are numbers, too.
+        why = {(one.arrival.source, one.arrival.token): one.text for one in rejected}
         fates: dict[str, dict[int, str]] = {}
         others = []
         for arrival in arrivals:
-            if not arrival.topic.startswith("source/"):
+            if not arrival.source:
                 others.append(arrival)
             elif arrival.token:
-                name = arrival.topic.split("/", 2)[1]
-                fates.setdefault(name, {})[arrival.token] = why.get(arrival.token, "")
+                fates.setdefault(arrival.source, {})[arrival.token] = why.get(
+                    (arrival.source, arrival.token), ""
+                )
         for name, fate in fates.items():
             self._sources[name].acknowledge(fate)
         return others
 
     def _look_around(self) -> None:
-        if not self._link.alive:
-            raise BrokenError("the network's thread has ended: restart the agent")
+        self._look_at_clock()
+        for link in (self._link, self._plant, self._edge):
+            if link is not None and not link.alive:
+                raise BrokenError("the network's thread has ended: restart the agent")
         for name, source in self._sources.items():
             if not source.alive:
                 raise BrokenError(f"a thread of source {name!r} has ended: restart the agent")
         if self._plant is not None:
-            batch, rejected = self._assembler.tick(time.time_ns())
-            if batch.rows or batch.shots or rejected:
-                self._engine.process(batch, rejected)
+            self._take_held(*self._assembler.tick(time.time_ns()))
         self._advisory.tend()
         self._engine.consider_releases(time.time_ns())
         try:
@@ -570,6 +663,55 @@ class _Loop:
                 self._engine.take_facts(facts)
                 log.info("facts were read", extra={"assets": len(facts)})
         self._publisher.save()
+        if self._edge is not None:
+            self._edge.save()
+
+    def _take_held(self, batch: Batch, rejected: list[Rejected]) -> None:
+        """Take what the assembler held back."""
+        if batch.rows or batch.events or batch.shots or rejected:
+            outcomes = self._engine.process(batch, rejected)
+            self._advisory.note(outcomes)
+            if self.logbook is not None:
+                self.logbook.note(outcomes, [], self._engine.commit_s)
+
+    def _look_at_clock(self) -> None:
+        problem = self._assembler.clock.look(time.time_ns(), self._engine.newest_ns())
+        if problem and not self._clock_problem:
+            log.error("this device's clock cannot be trusted", extra={"problem": problem})
+        elif self._clock_problem and not problem:
+            log.info("this device's clock agrees with the data")
+        if problem != self._clock_problem:
+            # For who looks at the store: see agent.status.
+            self._engine.store.note("problem", problem)
+        self._clock_problem = problem
+        if self.page is not None and self.logbook is not None:
+            self.page.problems = (problem,) if problem else ()
+            self.logbook.clock_problem = problem
+
+    def say_stuck(self) -> None:
+        """Say that nothing can be stored, where it is not said yet; counts are of the last commit.
+
+        In the midst of a transaction: nothing here may write to the store.
+        """
+        problem = self._engine.store.problem
+        if self.page is not None:
+            self.page.problems = tuple(one for one in (problem, self._clock_problem) if one)
+        self._publish_stuck(online=True)
+
+    def leave_stuck(self) -> None:
+        """Say that the agent ends while nothing can be stored."""
+        self._publish_stuck(online=False)
+
+    def _publish_stuck(self, *, online: bool) -> None:
+        if not self._link.connected.is_set():
+            self._told = None
+            return
+        last = self._last_told or NodeStatus(node=self._engine.config.name, online=online)
+        problem = self._engine.store.problem
+        status = msgspec.structs.replace(last, online=online, problem=problem)
+        if status != self._told:
+            self._link.publish([(self._status_topic, _json.encode(status), True)])
+            self._told = status
 
     def _tell(self, *, online: bool = True) -> None:
         config = self._engine.config
@@ -578,7 +720,8 @@ class _Loop:
             topic = topics.config_topic(config.node.site, config.name)
             self._link.publish([(topic, _json.encode(_node_config(config)), True)])
         self._was_connected = self._link.connected.is_set()
-        status = self._engine.status(online=online)
+        status = self._engine.status(online=online, problem=self._clock_problem)
+        self._last_told = status
         if self._was_connected and (status != self._told or not online):
             self._link.publish([(self._status_topic, _json.encode(status), True)])
             self._told = status
@@ -591,6 +734,7 @@ class _Loop:
         What the broker sent and is not acknowledged comes again.
         """
         self._close_sources()
+        self._take_held(*self._assembler.flush(time.time_ns()))
         deadline = time.monotonic() + 3.0
         self._tell(online=False)
         while self._link.connected.is_set() and time.monotonic() < deadline:
@@ -599,6 +743,9 @@ class _Loop:
                 break
             self._link.wait_for_acks(0.02)
         self._publisher.save()
+        if self._edge is not None:
+            self._edge.pump()
+            self._edge.save()
         self._engine.checkpoint()
         log.info("stopped", extra={"readings": self._engine.pipeline.counts.readings})
 

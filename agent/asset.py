@@ -1,5 +1,6 @@
 """One machine's state over its present life: from readings to feature vectors."""
 
+import heapq
 from collections import deque
 from dataclasses import dataclass, field
 
@@ -8,15 +9,19 @@ from numpy.typing import NDArray
 
 from agent import health
 from agent.alerts import AssetAlert
-from agent.batch import Rows, Shot
+from agent.batch import Clock, Rows, Shot
 from agent.clean import QUALITY, Cleaner, Quality, Reason
+from agent.drift import KINDS, Watch
 from agent.features.levels import Kept, Past
 from agent.features.window import Window
 from agent.frame import Frame, Joined
 from agent.group import Group
+from agent.record import Record
 from agent.resample import Grid
 from agent.speed import Speed
+from agent.timebase import TimeBase
 from contract.arrays import Floats
+from contract.report import Drifted
 from contract.spec import AssetClass, Channel
 
 NEVER = int(np.iinfo(np.int64).min)
@@ -33,6 +38,8 @@ it completes. One that may be untrue is not learnt from for as long as a vector 
 DOUBT[[Reason.GAP, Reason.JITTER, Reason.CLOCK]] = 1
 DOUBT[[Reason.FLAT, Reason.CLIPPED]] = 2
 
+MOST_MARKED = 10_000
+"""Assets of which what was marked is counted."""
 EVENTS = 32
 """Events kept per asset to tell a repeated one."""
 
@@ -48,13 +55,29 @@ class Counts:
     vectors: int = 0
     events: int = 0
     lives: int = 0
+    clock_steps: int = 0
+    """How often time began anew for an asset, where a clock was set back."""
     marked: dict[str, int] = field(default_factory=dict)
     """By channel and reason: ``flow.high``."""
+    marked_of: dict[str, dict[str, int]] = field(default_factory=dict)
+    """The same of each asset that has any, and of those beyond the bound together: ``other``."""
 
-    def mark(self, channel: str, reason: str, count: int) -> None:
-        """Count values of a channel that were marked."""
+    def mark(self, asset: str, channel: str, reason: str, count: int) -> None:
+        """Count values of an asset's channel that were marked."""
+        if asset not in self.marked_of and len(self.marked_of) >= MOST_MARKED:
+            asset = "other"
         key = f"{channel}.{reason}"
-        self.marked[key] = self.marked.get(key, 0) + count
+        for marked in (self.marked, self.marked_of.setdefault(asset, {})):
+            marked[key] = marked.get(key, 0) + count
+
+    def most_marked(self, most: int) -> dict[str, dict[str, int]]:
+        """Return what was marked of the assets that have the most of it, those first."""
+
+        def total(asset: str) -> int:
+            return sum(self.marked_of[asset].values())
+
+        worst = heapq.nlargest(most, self.marked_of, key=total)
+        return {asset: dict(self.marked_of[asset]) for asset in worst}
 
     @property
     def bad(self) -> int:
@@ -71,11 +94,15 @@ class Run:
         t_ns: k times.
         X: ``(k, F)``.
         rows: the newest row of each ``(k, C)``.
+        levelled: the same within its regime, where the class asks for it.
         doubtful: which of them must not be learnt from, or None: none.
         whole: whether each lacks nothing.
+        anew_ns: where time began anew before them; None: it went on.
     """
 
-    __slots__ = ("X", "asset", "doubtful", "pos", "rows", "t_ns", "whole")
+    __slots__ = (
+        "X", "anew_ns", "asset", "doubtful", "levelled", "pos", "rows", "t_ns", "whole",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -84,13 +111,17 @@ class Run:
         t_ns: NDArray[np.int64],
         X: Floats,
         rows: Floats,
+        levelled: Floats,
         doubtful: NDArray[np.bool_] | None,
+        anew_ns: int | None,
     ) -> None:
         self.asset = asset
+        self.anew_ns = anew_ns
         self.pos: list[int] = pos.tolist()
         self.t_ns: list[int] = t_ns.tolist()
         self.X = X
         self.rows = rows
+        self.levelled = levelled
         self.doubtful = doubtful
         self.whole: list[bool] = np.logical_and.reduce(np.isfinite(X), axis=1).tolist()
 
@@ -105,7 +136,8 @@ class Run:
         asset, group = self.asset, self.asset.group
         if not group.levels.ready:
             return [health.Judged(None)] * len(self.X)
-        return asset.health.judge_settled(group.watched_of(self.X), self.rows, group.judge())
+        X = group.watched_of(self.X)
+        return asset.health.judge_settled(X, self.rows, group.judge(), self.doubtful)
 
     def judge_one(self, k: int) -> health.Judged:
         """Judge one vector, and learn from it."""
@@ -113,8 +145,10 @@ class Run:
         if not group.levels.ready:
             return health.Judged(None)
         x = group.watched_of(self.X[k : k + 1])[0]
-        learn = self.sure(k)
-        return asset.health.push(x, self.rows[k], group.cohort, group.judge(), learn=learn)
+        sure = self.sure(k)
+        learn = sure and not asset.alert.suspects
+        judge = group.judge()
+        return asset.health.push(x, self.rows[k], group.cohort, judge, learn=learn, sure=sure)
 
     def sure(self, k: int) -> bool:
         """Return whether there is nothing in a vector that must not be learnt from."""
@@ -130,7 +164,9 @@ class Asset:
         life: number of the life.
         health: how far it is from its own beginning.
         alert: of it.
+        record: of this life, until it is known what came.
         told_ns: time of the newest health report in this life.
+        present: whether readings came since it was last said that none will.
     """
 
     def __init__(self, name: str, group: Group) -> None:
@@ -145,13 +181,21 @@ class Asset:
         self._grid: Grid | None = None
         if spec.every_s:
             self._grid = _grid_of(spec, self._unsure)
+        self._time = TimeBase(round(spec.wait_s * 1e9) if spec.every_s else 0)
+        self._anew = False
+        """Time has begun anew, and no row has been closed since."""
+        self._anew_ns: int | None = None
+        """Where it has, while no vector was completed since."""
         self._cleaner = Cleaner(spec.columns)
         self._window = Window(
             channels, spec.stats, hop=spec.hop, warmup=spec.warmup, keep=group.functions.rows
         )
         self.health = health.AssetHealth(spec)
         self.alert = AssetAlert(spec)
+        self._drift = Watch(spec.drift, channels + 1) if spec.drift else None
+        self.record = Record(self.health.size)
         self.told_ns = NEVER
+        self.present = False
         self._born_ns = NEVER
         self._fresh: list[tuple[int, NDArray[np.uint8]]] = []
         """Marks of this batch that no report has told: position, reasons ``(C,)``."""
@@ -165,7 +209,8 @@ class Asset:
             w: Speed(spec, wave.speed) for w, wave in enumerate(spec.waveforms) if wave.speed
         }
         self._events: deque[tuple[int, int]] = deque(maxlen=EVENTS)
-        self._facts = np.full(len(spec.facts), np.nan)
+        self._facts = np.full((1, len(spec.fact_names)), np.nan)
+        self._facts_from = np.empty(0, dtype=np.int64)
         self._past = Past(channels)
 
     def is_new(self, key: tuple[int, int] | None) -> bool:
@@ -180,24 +225,115 @@ class Asset:
         self._events.append(key)
         return True
 
-    def know(self, facts: dict[str, float]) -> None:
-        """Take the slow facts of this asset; what is not among them is not known."""
-        names = self.group.spec.facts
-        self._facts = np.array([facts.get(name, np.nan) for name in names], dtype=np.float64)
+    def know(self, facts: list[tuple[int, dict[str, float]]]) -> None:
+        """Take the slow facts of this asset, each from when on; what is not in them is unknown."""
+        names = self.group.spec.fact_names
+        self._facts_from = np.array([from_ns for from_ns, _ in facts], dtype=np.int64)
+        rows = [{}, *(known for _, known in facts)]
+        self._facts = np.array([[row.get(name, np.nan) for name in names] for row in rows])
 
     def begin_life(self) -> None:
-        """Forget the last life; time goes on."""
-        self.life += 1
+        """Forget the last life; time goes on.
+
+        A life without a row is none: a start that follows the failure before it is the same one's.
+        """
+        self.life += self._born_ns != NEVER
         self._window.reset()
         self.health.reset()
+        self.record.reset()
         self.told_ns = self._born_ns = NEVER
         self._past.reset()
         self._since = [_LONG, _LONG]
+        if self._drift is not None:
+            self._drift.reset()
+
+    @property
+    def begun(self) -> bool:
+        """Return whether this life has a row."""
+        return self._born_ns != NEVER
+
+    # -- drift ----------------------------------------------------------------------------------
+
+    def watch_drift(self, row: Floats, judged: health.Judged) -> None:
+        """Take a vector's newest row, and its score once health learns no more."""
+        if self._drift is None:
+            return
+        told = judged.z is not None and judged.score is not None and self.health.full
+        score = judged.score if told and judged.score is not None else np.nan
+        self._drift.push(np.append(row, score))
+
+    def judged_by_another(self) -> None:
+        """Take note that scores are another model's from here on."""
+        if self._drift is not None:
+            self._drift.forget(len(self.group.spec.columns))
+
+    @property
+    def drifted(self) -> tuple[Drifted, ...]:
+        """Return which channels drift; one without a name is the score."""
+        if self._drift is None:
+            return ()
+        watch, names = self._drift, (*self.group.spec.channel_names, "")
+        return tuple(
+            Drifted(names[c], KINDS[kind], _known(watch.psi[c]), _known(watch.ks[c]))
+            for c, kind in watch.standing
+        )
+
+    def begin_time(self, t_ns: int) -> None:
+        """Let what is told go on from here, where the time was set back to."""
+        self.told_ns = NEVER
+        self.alert.begin_anew(t_ns)
 
     # -- readings -------------------------------------------------------------------------------
 
-    def take(self, part: Rows, counts: Counts) -> Run | None:
-        """Take readings; return the feature vectors they complete, if they do."""
+    @property
+    def newest_ns(self) -> int:
+        """Return the time of the newest reading."""
+        return self._time.newest_ns
+
+    def take(self, part: Rows, counts: Counts, clock: Clock | None = None) -> list[Run]:
+        """Take readings; return the feature vectors they complete, in their order.
+
+        ``clock``: of the batch that they are of.
+        """
+        self.present = True
+        if self._time.plain(part.t_ns, part.pos, clock):
+            run = self._take(part, counts)
+            return [] if run is None else [run]
+        runs: list[Run | None] = []
+        start = 0
+        ahead = frozenset() if clock is None else clock.ahead
+        for i, (t, pos) in enumerate(zip(part.t_ns.tolist(), part.pos.tolist(), strict=True)):
+            self._time.step(pos, clock)
+            if t <= self._time.newest_ns and start < i:
+                # Whether it came again is known once those before it are there.
+                runs.append(self._take(part.piece(start, i), counts))
+                start = i
+            if self._time.meet(t, ahead=pos in ahead, known=self._knows):
+                runs.append(self._begin_time(t, pos, part.values[i], counts))
+        runs.append(self._take(part.piece(start, len(part.t_ns)), counts))
+        return [run for run in runs if run is not None]
+
+    def _knows(self, t_ns: int) -> bool:
+        return self._frame.knows(t_ns) if self._grid is None else self._grid.knows(t_ns)
+
+    def _begin_time(self, t_ns: int, pos: int, row: Floats, counts: Counts) -> Run | None:
+        """Let time begin anew with a reading; return the vector that is closed before, if one is.
+
+        Rows, models and the life go on: it is the clock that was wrong, not the machine.
+        """
+        closed = self.flush(pos, counts)
+        counts.clock_steps += 1
+        (self._frame if self._grid is None else self._grid).begin_anew(t_ns)
+        self._cleaner.begin_anew(t_ns)
+        self._anew, self._anew_ns = True, t_ns
+        marks = np.where(np.isnan(row), Reason.GOOD, Reason.CLOCK).astype(np.uint8)
+        if self._scalars:
+            marks[self._scalars :] = Reason.GOOD  # features of a burst are no channels
+        self._note(marks[None], np.array([pos]), counts)
+        return closed
+
+    def _take(self, part: Rows, counts: Counts) -> Run | None:
+        """Take readings among which time goes on."""
         values = part.values
         if self._grid is None:
             joined = self._frame.push(part.t_ns, values, part.pos, part.whole)
@@ -213,19 +349,23 @@ class Asset:
         counts.late += joined.late
         counts.repeated += joined.repeated
         counts.readings += len(part.t_ns) - joined.repeated
+        if joined.odd:
+            pos, reasons = zip(*joined.odd, strict=True)
+            marks = np.stack(reasons)[:, : part.values.shape[1]]  # behind them stand doubts
+            self._note(marks, np.array(pos), counts)
         return self._vectors(joined, counts) if len(joined.t_ns) else None
 
     def flush(self, pos: int, counts: Counts) -> Run | None:
         """Close what is open, as a life event does; return the vector it completes, if it does."""
         if self._grid is not None:
             t_ns, values = self._grid.flush()
-            closed = Joined(t_ns, values, np.full(len(t_ns), pos), 0, 0)
+            closed = Joined(t_ns, values, np.full(len(t_ns), pos))
         else:
             open_row = self._frame.flush()
             if open_row is None:
                 return None
             at_ns, row = open_row
-            closed = Joined(np.array([at_ns]), row[None, :], np.array([pos]), 0, 0)
+            closed = Joined(np.array([at_ns]), row[None, :], np.array([pos]))
         return self._vectors(closed, counts) if len(closed.t_ns) else None
 
     def _doubts(self, values: Floats, marks: NDArray[np.uint8] | None) -> Floats:
@@ -262,13 +402,20 @@ class Asset:
             at = len(self.group.spec.columns)
             doubt = np.nan_to_num(values[:, at:]).max(axis=1).astype(np.uint8)
             values = values[:, :at]
-        rows, X = self._features(self._levelled(joined.t_ns, values))
+        if self._anew:
+            self._anew = False
+            doubt = np.zeros(len(values), dtype=np.uint8) if doubt is None else doubt
+            doubt[0] = max(doubt[0], DOUBT[Reason.CLOCK])
+        levelled = self._levelled(joined.t_ns, values)
+        rows, X = self._features(levelled)
         if len(rows):
             X = self._with_more(X, joined.t_ns[rows], self._born_ns)
         doubtful = self._doubtful(doubt, rows, len(values))
         if not len(rows):
             return None
-        return Run(self, joined.pos[rows], joined.t_ns[rows], X, values[rows], doubtful)
+        t_ns = joined.t_ns[rows]
+        anew_ns, self._anew_ns = self._anew_ns, None
+        return Run(self, joined.pos[rows], t_ns, X, values[rows], levelled[rows], doubtful, anew_ns)
 
     def _levelled(self, t_ns: NDArray[np.int64], values: Floats) -> Floats:
         """Return values as statistics are to see them: within their regime, if the class asks."""
@@ -298,10 +445,11 @@ class Asset:
     def _with_more(self, X: Floats, t_ns: NDArray[np.int64], born_ns: int) -> Floats:
         """Return vectors with what is known of an asset beside its readings."""
         more = [X]
-        if len(self._facts):
-            more.append(np.tile(self._facts, (len(X), 1)))
+        if self._facts.shape[1]:
+            more.append(self._facts[self._facts_from.searchsorted(t_ns, side="right")])
         if self.group.spec.age:
-            age_h = (t_ns - born_ns) / 3.6e12
+            # Where a clock was set back behind the beginning, it is not known: 0.
+            age_h = np.maximum(t_ns - born_ns, 0) / 3.6e12
             more.append(np.stack([age_h, np.log1p(age_h)], axis=1))
         return X if len(more) == 1 else np.concatenate(more, axis=1)
 
@@ -388,9 +536,12 @@ class Asset:
             found = marks == r
             word = Reason(r).name.lower()
             for c in np.flatnonzero(found.any(axis=0)).tolist():
-                counts.mark(names[c], word, int(found[:, c].sum()))
-        rows = np.flatnonzero(marks.any(axis=1))
-        self._fresh += zip(pos[rows].tolist(), marks[rows], strict=True)
+                counts.mark(self.name, names[c], word, int(found[:, c].sum()))
+        told = np.where(QUALITY[marks] == Quality.GOOD, Reason.GOOD, marks)
+        rows = np.flatnonzero(told.any(axis=1))
+        if len(rows):
+            self._fresh += zip(pos[rows].tolist(), told[rows], strict=True)
+            self._fresh.sort(key=lambda one: one[0])
 
     def marks(self, pos: int) -> tuple[str, ...]:
         """Return what was marked since the last report, up to a position: ``channel.reason``."""
@@ -403,9 +554,20 @@ class Asset:
         self._untold[:] = False
         return tuple(f"{names[c]}.{Reason(r + 1).name.lower()}" for c, r in found)
 
-    def end_batch(self) -> None:
+    def end_batch(self, clock: Clock | None = None) -> None:
         """Keep what was marked and not told, whatever its position was."""
         self._forget_fresh(None)
+        if clock is not None and clock.back:
+            self._time.end_batch(clock)
+
+    def leave(self) -> tuple[str, ...]:
+        """Take it that no readings come; return what is not known from now on, as marks are."""
+        self.present = False
+        self.told_ns = NEVER  # the next report is due at once
+        spec = self.group.spec
+        names = [channel.name for channel in spec.channels]
+        names += [wave.name for wave in spec.waveforms]
+        return tuple(f"{name}.stale" for name in names)
 
     def _forget_fresh(self, upto: int | None) -> None:
         if not self._fresh and not self._fresh_bursts:
@@ -440,11 +602,16 @@ class Asset:
             **self._window.arrays(),
             **self.health.arrays(),
             **self.alert.arrays(),
+            **self.record.arrays(),
             **self._cleaner.arrays(),
+            **self._time.arrays(),
+            "anew": np.array([self._anew, NEVER if self._anew_ns is None else self._anew_ns]),
             **({} if self._grid is None else self._grid.arrays()),
             **speeds,
             **(self._past.arrays() if self.group.levels.learning else {}),
+            **({} if self._drift is None else self._drift.arrays()),
             "untold": self._untold.copy(),
+            "present": np.array([self.present]),
             "asset": np.array(
                 [self.life, self.told_ns, self._born_ns, len(self._events), *self._since]
             ),
@@ -457,21 +624,33 @@ class Asset:
         self._window.restore(arrays)
         self.health.restore(arrays)
         self.alert.restore(arrays)
+        if "record" in arrays:
+            self.record.restore(arrays)
         self._cleaner.restore(arrays)
         if self.group.levels.learning:
             self._past.restore(arrays)
         if self._grid is not None:
             self._grid.restore(_fitting(self._grid, arrays))
+        self._time.restore(arrays, (self._frame if self._grid is None else self._grid).newest_ns)
+        anew, anew_ns = (int(v) for v in arrays.get("anew", (0, NEVER)))
+        self._anew, self._anew_ns = bool(anew), None if anew_ns == NEVER else anew_ns
         for w, speed in self._speeds.items():
             prefix = f"speed/{w}/"
             speed.restore(
                 {n.removeprefix(prefix): a for n, a in arrays.items() if n.startswith(prefix)}
             )
+        if self._drift is not None and self._drift.fits(arrays):  # or it was asked for since
+            self._drift.restore(arrays)
         self._untold = np.array(arrays["untold"])
+        self.present = bool(arrays["present"][0])
         self.life, self.told_ns, self._born_ns, events, *self._since = (
             int(v) for v in arrays["asset"]
         )
         self._events.extend((int(t), int(name)) for t, name in arrays["events"][:events])
+
+
+def _known(value: float) -> float | None:
+    return None if np.isnan(value) else round(float(value), 4)
 
 
 def _may_be_uncertain(channel: Channel) -> bool:

@@ -37,8 +37,12 @@ class Rows(NamedTuple):
         )
 
 
+GONE = "gone"
+"""In an event: who sent an asset's readings says that none will come."""
+
+
 class Event(NamedTuple):
-    """A life event, a command or a verdict, at its place among the readings.
+    """A life event, a command or a verdict, at its place among the readings; or ``GONE``.
 
     Attributes:
         pos: index in the batch of the message it came with.
@@ -85,6 +89,20 @@ class Swap(NamedTuple):
     digest: str
 
 
+class Clock(NamedTuple):
+    """What the device's clock said as the messages of a batch came.
+
+    Attributes:
+        at_ns: when the last of them did.
+        back: before which of them, by position, it went back, and to where.
+        ahead: positions of those whose own time was ahead of it.
+    """
+
+    at_ns: int
+    back: tuple[tuple[int, int], ...] = ()
+    ahead: frozenset[int] = frozenset()
+
+
 class Batch(NamedTuple):
     """A micro-batch: it is journalled, processed and committed whole."""
 
@@ -93,8 +111,11 @@ class Batch(NamedTuple):
     rejected: int = 0
     swap: Swap | None = None
     shots: list[Shot] = []  # noqa: RUF012  # never written to
-    facts: dict[str, dict[str, float]] | None = None
-    """Slow facts by asset, in place of all that were known; None: as they were."""
+    facts: dict[str, list[tuple[int, dict[str, float]]]] | None = None
+    """Slow facts, as ``agent.facts`` has them, in place of all that were known; None: as they
+    were."""
+    clock: Clock | None = None
+    """None: nothing came by itself, or it was journalled before this was."""
 
     def encode(self, *, waveforms: bool = True) -> bytes:
         """Return the journal's form; without ``waveforms`` the features of bursts only.
@@ -107,20 +128,24 @@ class Batch(NamedTuple):
             for r in self.rows
         ]
         shots = [_shot_out(shot, waveforms=waveforms) for shot in self.shots]
-        return _encoder.encode((rows, self.events, self.rejected, self.swap, shots, self.facts))
+        clock = self.clock and (self.clock.at_ns, self.clock.back, sorted(self.clock.ahead))
+        return _encoder.encode(
+            (rows, self.events, self.rejected, self.swap, shots, self.facts, clock)
+        )
 
     @classmethod
     def decode(cls, body: bytes) -> "Batch":
         """Read the journal's form; raises ``ContractError`` where it is another's."""
         try:
-            rows, events, rejected, swap, shots, facts = _decoder.decode(body)
+            told = _decoder.decode(body)
             return cls(
-                [_rows(*row) for row in rows],
-                [Event(*event) for event in events],
-                rejected,
-                None if swap is None else Swap(*swap),
-                [_shot_in(*shot) for shot in shots],
-                facts,
+                [_rows(*row) for row in told.rows],
+                [Event(*event) for event in told.events],
+                told.rejected,
+                None if told.swap is None else Swap(*told.swap),
+                [_shot_in(*shot) for shot in told.shots],
+                told.facts,
+                None if told.clock is None else Clock(*told.clock),
             )
         except (msgspec.DecodeError, ValueError) as error:  # ValueError: arrays cut short
             raise ContractError(f"a journalled batch cannot be read: {error}") from error
@@ -135,20 +160,24 @@ class Batch(NamedTuple):
             swap,
             [shot for shot in self.shots if wanted(shot.asset)],
             self.facts,
+            self.clock,
         )
 
 
+class _Told(msgspec.Struct, array_like=True):
+    """A batch as it stands in the journal; what an older one does not end with is its default."""
+
+    rows: list[tuple[str, bytes, bytes, bytes, bytes]]
+    events: list[tuple[int, str, int, str, bytes]]
+    rejected: int
+    swap: tuple[str, int, str] | None
+    shots: list[tuple[int, str, int, int, bytes, bytes, int]]
+    facts: dict[str, list[tuple[int, dict[str, float]]]] | None
+    clock: tuple[int, tuple[tuple[int, int], ...], frozenset[int]] | None = None
+
+
 _encoder = msgspec.msgpack.Encoder()
-_decoder = msgspec.msgpack.Decoder(
-    tuple[
-        list[tuple[str, bytes, bytes, bytes, bytes]],
-        list[tuple[int, str, int, str, bytes]],
-        int,
-        tuple[str, int, str] | None,
-        list[tuple[int, str, int, int, bytes, bytes, int]],
-        dict[str, dict[str, float]] | None,
-    ]
-)
+_decoder = msgspec.msgpack.Decoder(_Told)
 
 
 def _shot_out(shot: Shot, *, waveforms: bool) -> tuple[int, str, int, int, bytes, bytes, int]:

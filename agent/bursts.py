@@ -46,7 +46,7 @@ def among_rows(batch: Batch, asset: Callable[[str], Asset], counts: Counts) -> l
         if shot.reason:
             one.note_burst(shot)
             name = one.group.spec.waveforms[shot.wave].name
-            counts.mark(name, Reason(shot.reason).name.lower(), 1)
+            counts.mark(one.name, name, Reason(shot.reason).name.lower(), 1)
         by_asset.setdefault(shot.asset, []).append(_row(one, shot))
     return [_in_order(name, parts) for name, parts in by_asset.items()]
 

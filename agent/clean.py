@@ -42,11 +42,15 @@ class Reason(IntEnum):
     JITTER = 9
     """Off its beat."""
     CLOCK = 10
-    """The first after a leap of time: a clock that was set, or a long silence."""
+    """The first after a leap of time: a clock that was set, forward or back, or a long silence."""
+    LATE = 11
+    """Of a time that is over: it changes nothing any more."""
+    DUPLICATE = 12
+    """Said already, of the same channel and time: it changes nothing."""
 
 
 QUALITY = np.full(len(Reason), Quality.UNCERTAIN, dtype=np.uint8)
-QUALITY[Reason.GOOD] = Quality.GOOD
+QUALITY[[Reason.GOOD, Reason.DUPLICATE]] = Quality.GOOD
 QUALITY[[Reason.MISSING, Reason.INFINITE, Reason.LOW, Reason.HIGH, Reason.STEP]] = Quality.BAD
 """The quality of each reason: ``QUALITY[reasons]``.
 
@@ -54,7 +58,10 @@ Bad is a value that cannot be the quantity's: not a number, out of range, or fas
 allows. Uncertain is one that can: a stuck or saturated sensor may stand still by chance or at a
 true extreme, and what comes off its beat was measured all the same. A machine that is failing
 saturates its sensors and disturbs its network; who dropped those values would be blind when it
-counts, and who learnt from them would learn the fault as healthy.
+counts, and who learnt from them would learn the fault as healthy. What is late was measured, too,
+but nothing of it is used: rows go on. A duplicate was good the first time; it is counted, and told
+in no report: after a restart the broker sends again what was not acknowledged, and no result may
+depend on that.
 """
 
 CONFIRM = 3
@@ -161,6 +168,11 @@ class Cleaner:
                     reasons = np.zeros(values.shape, dtype=np.uint8)
                 reasons[:, c] = np.where(column != Reason.GOOD, column, reasons[:, c])
         return reasons
+
+    def begin_anew(self, t_ns: int) -> None:
+        """Let time go on from here, where it was set back to."""
+        for _, history in self._histories:
+            history.begin_anew(t_ns)
 
     def arrays(self) -> dict[str, np.ndarray]:
         """Return the state, in arrays of fixed shape."""
@@ -327,6 +339,13 @@ class _History:
         if i < len(t):
             self._good, self._good_ns = float(values[-1]), int(t[-1])
         return steps
+
+    def begin_anew(self, t_ns: int) -> None:
+        """Forget the times; a value that has stood still is held to have done so from here on."""
+        self._said_ns = self._odd_ns = self._good_ns = _NEVER
+        self._good, self._odd, self._odd_count = np.nan, np.nan, 0
+        if self._flat_since != _NEVER:
+            self._flat_since = t_ns
 
     def times(self) -> list[int]:
         """Return what is remembered of times and counts."""

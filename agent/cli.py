@@ -138,6 +138,8 @@ def _give_memory_back() -> None:
 
 def _check(arguments: argparse.Namespace) -> int:
     from agent.config import load
+    from agent.facts import FactsFile
+    from agent.routes import apart
     from contract.features import FeatureSpec
     from contract.spec import rul_name
 
@@ -150,6 +152,7 @@ def _check(arguments: argparse.Namespace) -> int:
         )
     if arguments.json or arguments.sources:
         raise RunoutError("--json and --sources are of a live check: say --live, too")
+    facts = FactsFile(config).changed()
     print(f"{arguments.config}: good")
     print(f"  node    {config.name} at site {config.node.site}, state in {config.state}")
     tls = "TLS" if config.mqtt.tls else "no TLS"
@@ -162,6 +165,10 @@ def _check(arguments: argparse.Namespace) -> int:
         print(f"          remaining life by: {names}")
     for pattern, name in config.assets.items():
         print(f"  assets  {pattern} are of class {name}")
+    if facts is not None:
+        print(f"  facts   {config.facts}: {len(facts)} assets")
+    for warning in apart(config):
+        print(f"  warning {warning}")
     return 0
 
 

@@ -8,8 +8,11 @@ from typing import Annotated, Literal
 
 import msgspec
 
+from agent.decode.cobs import MOST_VALUES
 from agent.notify import NotifyConfig
 from agent.sources import SourceConfig
+from agent.sources.source import check_columns, check_units
+from agent.sparkplug.names import check_asset, check_name
 from contract import topics, units
 from contract.config import is_loopback, load_toml
 from contract.errors import ConfigError
@@ -18,6 +21,7 @@ from contract.spec import AssetClass
 Positive = Annotated[float, msgspec.Meta(gt=0)]
 Count = Annotated[int, msgspec.Meta(ge=1)]
 Port = Annotated[int, msgspec.Meta(ge=1, le=65535)]
+Share = Annotated[float, msgspec.Meta(ge=0, le=1)] | None
 
 
 class Node(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -50,7 +54,9 @@ class Subscription(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         format: of what is published there; ``auto``: found by its content.
         asset: where the topic does not bear it.
         channel: where neither topic nor payload bear it.
-        unit: of the values, where it is not the one that the asset class declares.
+        unit: of the values of the one channel that the topic or ``channel`` names, where it is not
+            the one that the asset class declares.
+        units: the same by channel, where the payload or ``columns`` name them.
         columns: of CSV lines and COBS records.
         time: the column that bears the time.
         qos: 0: what the broker cannot deliver at once is lost.
@@ -63,6 +69,7 @@ class Subscription(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     asset: str = ""
     channel: str = ""
     unit: str = ""
+    units: dict[str, str] = {}
     columns: tuple[str, ...] = ()
     time: str = ""
     qos: Literal[0, 1] = 1
@@ -80,6 +87,32 @@ class Subscription(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
                 raise ValueError(f"topic {self.topic!r} is no topic filter at {level!r}")
         if not self.topic or (not self.columns and self.format in {"csv", "cobs"}):
             raise ValueError(f"topic {self.topic!r}: {self.format} needs columns")
+        for name, what in ((self.asset, "asset"), (self.channel, "channel")):
+            if name:
+                topics.check_name(name, what)
+        self._check_columns()
+        self._check_unit()
+
+    def _check_columns(self) -> None:
+        if self.format == "cobs" and self.time:
+            raise ValueError("time: a cobs record has its own")
+        if self.format == "cobs" and len(self.columns) > MOST_VALUES:
+            raise ValueError(f"columns: {len(self.columns)}; a cobs record has {MOST_VALUES}")
+        if self.columns:
+            check_columns(self.columns, self.units, self.time)
+        elif self.time:
+            raise ValueError("time: it is the name of a column, and there are no columns")
+
+    def _check_unit(self) -> None:
+        if self.unit and self.units:
+            raise ValueError("unit: units, a table by channel, says it already")
+        if self.unit and not self.channel and "{channel}" not in self.topic.split("/"):
+            raise ValueError(
+                f"unit: topic {self.topic!r} names no channel: give units, a table by channel"
+            )
+        if self.unit:
+            units.check(self.unit)
+        check_units(self.units)
 
 
 class Sparkplug(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -89,11 +122,45 @@ class Sparkplug(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         host_id: of this host, on its STATE topic.
         groups: that it listens to; "+": all.
         asset: name of a device's asset, of ``{group}``, ``{node}`` and ``{device}``.
+        reorder_s: how long a missing message is waited for.
+        history_s: what a node or device says after its birth is held so long for what it stored
+            before, and longer while that comes; 0: what it stored is late.
     """
 
     host_id: str = "runout"
     groups: Annotated[tuple[str, ...], msgspec.Meta(min_length=1)] = ("+",)
     asset: str = "{device}"
+    reorder_s: Annotated[float, msgspec.Meta(ge=0, le=60)] = 2.0
+    history_s: Annotated[float, msgspec.Meta(ge=0, le=60)] = 2.0
+
+    def __post_init__(self) -> None:
+        """Refuse what no host application could be; msgspec turns this into an error."""
+        check_name(self.host_id)
+        for group in self.groups:
+            if group != "+":
+                check_name(group)
+        check_asset(self.asset)
+
+
+class SparkplugEdge(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Sparkplug B: the agent is an edge node that publishes its results, an asset a device.
+
+    Attributes:
+        group_id: of the node.
+        edge_node_id: unique in the group.
+        primary_host_id: nothing is published while this host application is not there, and then
+            all that was found meanwhile; empty: whoever listens.
+    """
+
+    group_id: str
+    edge_node_id: str
+    primary_host_id: str = ""
+
+    def __post_init__(self) -> None:
+        """Refuse what is no name; msgspec turns this into an error with the path."""
+        for name in (self.group_id, self.edge_node_id, self.primary_host_id or "none"):
+            if not name or set(name) & set("+/#"):
+                raise ValueError(f"{name!r} is no Sparkplug name: not empty, without + / #")
 
 
 class Mqtt(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -107,6 +174,7 @@ class Mqtt(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             node's assets.
         subscribe: other layouts.
         sparkplug: listen to Sparkplug B edge nodes, too.
+        sparkplug_edge: publish results as a Sparkplug B edge node, too.
         username: where the broker asks for one.
         password_file: holds the password, on its first line.
         tls: needed beyond loopback, unless ``insecure`` says that the network is trusted.
@@ -120,6 +188,7 @@ class Mqtt(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     topics: tuple[str, ...] = ()
     subscribe: tuple[Subscription, ...] = ()
     sparkplug: Sparkplug | None = None
+    sparkplug_edge: SparkplugEdge | None = None
     username: str = ""
     password_file: str = ""
     tls: Tls | None = None
@@ -171,6 +240,30 @@ class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     assets: Count = 1000
 
 
+class Bounds(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Bounds on figures of a class whose crossing asks for retraining; absent: none.
+
+    Attributes:
+        accuracy: least share of cases that were right.
+        precision: least share of judged alerts that were right.
+        recall: least share of failures and faults that had an alert.
+        f1: least harmonic mean of both.
+        false_alarms_per_month: most, per machine and month of 730 hours.
+        rul_error_h: most, of predictions told before failures.
+        drifting: most, as a share of the machines that are known.
+        cases: before there are so many, nothing is asked for but by ``drifting``.
+    """
+
+    accuracy: Share = None
+    precision: Share = None
+    recall: Share = None
+    f1: Share = None
+    false_alarms_per_month: Annotated[float, msgspec.Meta(ge=0)] | None = None
+    rul_error_h: Positive | None = None
+    drifting: Share = None
+    cases: Count = 5
+
+
 class Learning(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How this device learns alone, and when it trusts a release.
 
@@ -178,10 +271,12 @@ class Learning(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         sklearn: train the scikit-learn model on the device too, without a server (100 MB more).
         tolerance: a release is promoted if its error on this device's held-out lives is at most
             ``1 + tolerance`` times the error of what judges now.
+        bounds: beyond which retraining is asked for.
     """
 
     sklearn: bool = False
     tolerance: Annotated[float, msgspec.Meta(ge=0)] = 0.1
+    bounds: Bounds = Bounds()
 
 
 class Report(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

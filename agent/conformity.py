@@ -99,8 +99,9 @@ def complaint(line: Line, declared: Channel | Waveform, quiet_s: float) -> str:
     for name, count in line.marks.items():
         reason = Reason[name.upper()]
         # A burst has no uncertain quality: whatever the reason, no feature is made of it.
-        bad = QUALITY[reason] == Quality.BAD or isinstance(declared, Waveform)
-        if bad or count > max(1.0, DOUBT * line.seen):
+        quality = QUALITY[reason]
+        bad = quality == Quality.BAD or isinstance(declared, Waveform)
+        if bad or (quality and count > max(1.0, DOUBT * line.seen)):
             words.append(f"{count} {name}: {_MENDS[reason]}")
     every_s, spacing_s = line.every_s, line.spacing_s
     if every_s is not None:
@@ -112,7 +113,7 @@ def complaint(line: Line, declared: Channel | Waveform, quiet_s: float) -> str:
 
 
 _MENDS = {
-    Reason.MISSING: "send it in each message, or on a topic of its own",
+    Reason.MISSING: "send it in each message, or at its own times and give the class every_s",
     Reason.INFINITE: "no number; mend the sender",
     Reason.LOW: "mend low or unit, or the sensor",
     Reason.HIGH: "mend high or unit, or the sensor",
@@ -122,6 +123,7 @@ _MENDS = {
     Reason.GAP: "readings are lost: look at the network, or mend every_s",
     Reason.JITTER: "off its beat: let the sender give times, or mend every_s",
     Reason.CLOCK: "time leaps: is the sender's clock set?",
+    Reason.LATE: "older than what was there: send it in order, or give the class wait_s",
 }
 
 

@@ -7,6 +7,7 @@ joined: the row is closed when every channel has spoken or when a later time com
 import numpy as np
 from numpy.typing import NDArray
 
+from agent.clean import Reason
 from contract.arrays import Floats
 
 RECENT = 2048
@@ -14,21 +15,34 @@ RECENT = 2048
 
 More than a broker has in flight, and more than a sender repeats when its connection was lost.
 """
+LACKED = 64
+"""Times kept per asset of rows that lack a channel: what comes of it is late, and once only."""
+
+_NEVER = np.iinfo(np.int64).min
+Odd = list[tuple[int, NDArray[np.uint8]]]
+"""Rows that are late or came again: position in the batch, a ``Reason`` per channel ``(C,)``."""
 
 
 class Joined:
     """Rows that are complete, in time order, and what was not made into a row."""
 
-    __slots__ = ("late", "pos", "repeated", "t_ns", "values")
+    __slots__ = ("late", "odd", "pos", "repeated", "t_ns", "values")
 
     def __init__(
-        self, t_ns: NDArray[np.int64], values: Floats, pos: NDArray[np.int64], late: int, again: int
+        self,
+        t_ns: NDArray[np.int64],
+        values: Floats,
+        pos: NDArray[np.int64],
+        late: int = 0,
+        again: int = 0,
+        odd: Odd | None = None,
     ) -> None:
         self.t_ns = t_ns
         self.values = values
         self.pos = pos
         self.late = late
         self.repeated = again
+        self.odd = odd or []
 
 
 class _Times:
@@ -74,8 +88,12 @@ class Frame:
 
     def __init__(self, channels: int) -> None:
         self._channels = channels
-        self.last_ns = np.iinfo(np.int64).min
+        self.last_ns = _NEVER
         self._recent = _Times()
+        self._lacked_ns = np.full(LACKED, _NEVER)
+        self._lacked = np.zeros((LACKED, channels), dtype=np.bool_)
+        """Of times that are over, the newest in any order: what nothing was said of."""
+        self._lacked_next = 0
         self._open_ns: int | None = None
         self._open = np.full(channels, np.nan)
 
@@ -92,7 +110,7 @@ class Frame:
             if t > self.last_ns and (whole[0] or not np.isnan(values).any()):
                 self.last_ns = t
                 self._recent.add(t)
-                return Joined(t_ns, values, pos, 0, 0)
+                return Joined(t_ns, values, pos)
         if (
             self._open_ns is None
             and t_ns[0] > self.last_ns
@@ -101,15 +119,35 @@ class Frame:
         ):
             self.last_ns = int(t_ns[-1])
             self._recent.extend(t_ns)
-            return Joined(t_ns, values, pos, 0, 0)
+            return Joined(t_ns, values, pos)
         return self._join(t_ns.tolist(), values, pos.tolist(), whole.tolist())
+
+    @property
+    def newest_ns(self) -> int:
+        """Return the time of the newest row, open or closed."""
+        return self.last_ns if self._open_ns is None else self._open_ns
+
+    def knows(self, t_ns: int) -> bool:
+        """Return whether a row of this time is there, among the newest."""
+        return t_ns in self._recent or t_ns == self._open_ns
+
+    def begin_anew(self, t_ns: int) -> None:
+        """Let time go on from here: what is known of later times is forgotten.
+
+        The open row was closed before.
+        """
+        known = self._recent.array()
+        kept = known[: int(known.searchsorted(t_ns))].copy()
+        self._recent = _Times()
+        self._recent.extend(kept)
+        self.last_ns = int(kept[-1]) if len(kept) else np.iinfo(np.int64).min
 
     def flush(self) -> tuple[int, Floats] | None:
         """Close the open row, as a life event does."""
         if self._open_ns is None:
             return None
         row = (self._open_ns, self._open.copy())
-        self._close()
+        self._close_early()
         return row
 
     def _close(self) -> None:
@@ -119,29 +157,58 @@ class Frame:
         self._open_ns = None
         self._open[:] = np.nan
 
+    def _close_early(self) -> None:
+        """Close the open row without channels that have not spoken."""
+        assert self._open_ns is not None  # noqa: S101  # as above
+        self._remember(self._open_ns, np.isnan(self._open))
+        self._close()
+
+    def _remember(self, t_ns: int, lacked: NDArray[np.bool_]) -> None:
+        self._lacked_ns[self._lacked_next] = t_ns
+        self._lacked[self._lacked_next] = lacked
+        self._lacked_next = (self._lacked_next + 1) % LACKED
+
+    def _belated(self, t_ns: int, said: NDArray[np.bool_]) -> NDArray[np.uint8]:
+        """Return why each channel of a row of a time that is over changes nothing."""
+        at = np.flatnonzero(self._lacked_ns == t_ns)
+        if len(at):
+            late = said & self._lacked[at[0]]
+            self._lacked[at[0]] &= ~said
+        elif t_ns in self._recent:
+            late = np.zeros_like(said)
+        else:
+            late = said
+            self._remember(t_ns, ~said)
+        reasons = said * np.uint8(Reason.DUPLICATE)
+        reasons[late] = Reason.LATE
+        return reasons
+
     def _join(self, times: list[int], values: Floats, pos: list[int], whole: list[bool]) -> Joined:
         rows: list[tuple[int, Floats, int]] = []
+        odd: Odd = []
         late = repeated = 0
         for t, row, at, is_whole in zip(times, values, pos, whole, strict=True):
-            if t <= self.last_ns:
-                if t in self._recent:
-                    repeated += 1
-                else:
+            said = ~np.isnan(row)
+            if t <= self.last_ns or (self._open_ns is not None and t < self._open_ns):
+                reasons = self._belated(t, said)
+                odd.append((at, reasons))
+                if (reasons == Reason.LATE).any():
                     late += 1
-                continue
-            if self._open_ns is not None and t < self._open_ns:
-                late += 1
+                else:
+                    repeated += 1
                 continue
             if self._open_ns is not None and t > self._open_ns:
                 rows.append((self._open_ns, self._open.copy(), at))
-                self._close()
-            said = ~np.isnan(row)
-            if self._open_ns == t and not is_whole and not np.isnan(self._open[said]).any():
+                self._close_early()
+            # What was said first stands: the same time with another value is a repetition.
+            fill = said & np.isnan(self._open)
+            again = said & ~fill
+            if again.any():
+                odd.append((at, again * np.uint8(Reason.DUPLICATE)))
+            if self._open_ns == t and not is_whole and not fill.any():
                 repeated += 1
                 continue
             self._open_ns = t
-            # What was said first stands: the same time with another value is a repetition.
-            fill = said & np.isnan(self._open)
             self._open[fill] = row[fill]
             if is_whole or not np.isnan(self._open).any():
                 rows.append((t, self._open.copy(), at))
@@ -152,6 +219,7 @@ class Frame:
             np.array([r[2] for r in rows], dtype=np.int64),
             late,
             repeated,
+            odd,
         )
 
     def arrays(self) -> dict[str, np.ndarray]:
@@ -159,18 +227,23 @@ class Frame:
         known = self._recent.array()
         recent = np.zeros(RECENT, dtype=np.int64)
         recent[: len(known)] = known
-        open_ns = np.iinfo(np.int64).min if self._open_ns is None else self._open_ns
+        open_ns = _NEVER if self._open_ns is None else self._open_ns
         return {
             "frame/times": np.array([self.last_ns, open_ns, len(known)]),
             "frame/recent": recent,
             "frame/open": self._open.copy(),
+            "frame/lacked": self._lacked.copy(),
+            "frame/lacked_ns": np.append(self._lacked_ns, self._lacked_next),
         }
 
     def restore(self, arrays: dict[str, np.ndarray]) -> None:
         """Take back what ``arrays`` returned."""
         last, open_ns, count = (int(v) for v in arrays["frame/times"])
         self.last_ns = last
-        self._open_ns = None if open_ns == np.iinfo(np.int64).min else open_ns
+        self._open_ns = None if open_ns == _NEVER else open_ns
         self._recent = _Times()
         self._recent.extend(arrays["frame/recent"][:count])
         self._open = np.array(arrays["frame/open"])
+        self._lacked = np.array(arrays["frame/lacked"])
+        *lacked_ns, self._lacked_next = arrays["frame/lacked_ns"].tolist()
+        self._lacked_ns = np.array(lacked_ns)

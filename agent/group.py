@@ -11,9 +11,11 @@ from agent.features.functions import load
 from agent.features.levels import Levels
 from agent.personal import Personal
 from agent.prognosis import Interval, LocalRul
-from contract.arrays import Floats
+from agent.record import Tally
+from contract.arrays import Arrays, Floats
 from contract.features import FeatureSpec
-from contract.models.histogram import BINS
+from contract.model_spec import Lagged
+from contract.models.histogram import BINS, bin_of
 from contract.release import Predictor, Release
 from contract.spec import AssetClass
 
@@ -30,6 +32,7 @@ class Group:
         spec: of the class.
         parts: channel and statistic of each column that health watches.
         measured: channel or function of each column of a feature vector.
+        sensors: that each column of a row comes from.
         functions: the user's, ready to be called.
         bursts: features of each waveform.
         levels: what channels are in each operating regime, where the class asks for it.
@@ -51,6 +54,11 @@ class Group:
         self._watched = None if watched == list(range(len(features))) else np.array(watched)
         self.parts = tuple(features.parts[i] for i in watched)
         self.measured = tuple(channel for channel, _ in features.parts)
+        self.sensors = {channel.name: channel.name for channel in spec.channels} | {
+            f"{wave.name}.{feature}": wave.name
+            for wave in spec.waveforms
+            for feature in wave.features
+        }
         self.functions = load(spec.functions, functions, spec.channel_names)
         self.bursts = [BurstFeatures(wave) for wave in spec.waveforms]
         self.levels = Levels(spec)
@@ -61,6 +69,9 @@ class Group:
         self.error_h: float | None = None
         self.interval: Interval | None = None
         self._released_judge: health.Judge | None = None
+        self.tally = Tally()
+        self.acquitted: NDArray[np.int64] = np.zeros(BINS, dtype=np.int64)
+        """Scores by the release that people found healthy: they are in its limit from then on."""
 
     @property
     def version(self) -> int:
@@ -71,11 +82,46 @@ class Group:
         """Let a release judge from here on; None: the device's own models."""
         self.release = release
         self.personal = None
+        self.tally.reset()
+        self.acquitted = np.zeros(BINS, dtype=np.int64)
+        self._judge_by_release()
+
+    def _judge_by_release(self) -> None:
+        release = self.release
         self._released_judge = None
         if release is not None and release.health is not None:
             scores = release.arrays.get("health/histogram", np.zeros(BINS, dtype=np.int64))
-            limit = health.limit_of(scores.astype(np.int64), self.spec.health.alarm_rate)
+            own = scores.astype(np.int64) + self.acquitted
+            limit = health.limit_of(own, self.spec.health.alarm_rate)
             self._released_judge = health.Judge(release.health, limit)
+
+    def acquit(self, Z: Floats, raws: Floats, each: int) -> None:
+        """Count the vectors ``(n, F)`` of a false alarm as healthy, and their scores.
+
+        ``each``: how many vectors each of them stands for.
+        """
+        if not len(Z):
+            return
+        if self._released_judge is None:
+            for raw in raws.tolist():
+                self.cohort.count(raw, each)
+        else:
+            for raw in raws.tolist():
+                self.acquitted[bin_of(raw)] += each
+            self._judge_by_release()
+        # What follows from its past is learnt with that, which is not kept of an alert.
+        if not isinstance(self.spec.health, Lagged):
+            self.cohort.acquit(Z)
+
+    def restore_record(self, arrays: Arrays) -> None:
+        """Take back what ``record`` returned."""
+        self.tally.restore(arrays["tally"])
+        self.acquitted = np.array(arrays["acquitted"], dtype=np.int64)
+        self._judge_by_release()
+
+    def record(self) -> Arrays:
+        """Return what the present judge has to answer for."""
+        return {"tally": self.tally.array(), "acquitted": self.acquitted.copy()}
 
     def watched_of(self, X: Floats) -> Floats:
         """Return the columns ``(n, F)`` of vectors that the health model watches."""

@@ -11,8 +11,10 @@ from agent.models.healthy import LearningNetwork, nothing
 from agent.models.healthy import learnt as learnt_of
 from contract.arrays import Arrays, Floats
 from contract.features import FeatureSpec
+from contract.model_spec import Extremes, Lagged
 from contract.models import histogram
-from contract.models.healthy import Healthy, Scorer, scorer
+from contract.models.healthy import Healthy, Scorer, remembers, scorer, shown
+from contract.models.lagged import LaggedModel
 from contract.models.moments import Moments, spread
 from contract.models.network import NetworkModel
 from contract.report import Why
@@ -22,13 +24,17 @@ HALF = 3.0
 """The smoothed score at which the health index is one half."""
 
 
+QUICKLY = 50
+"""Rows after which extremes are solved anew: it costs little, and they must know of the newest."""
+
+
 class Cohort:
     """What all assets of one class on this device learn together about healthy behaviour.
 
     Attributes:
         healthy: learnt from standardised healthy vectors.
         scores: histogram of healthy scores, see ``contract.models.histogram``.
-        model: solved from what is learnt when that has grown by a quarter.
+        model: solved from what is learnt when that has grown by a quarter; extremes each 50 rows.
         solved_at: rows that had been learnt then.
     """
 
@@ -36,6 +42,9 @@ class Cohort:
         self._spec = spec.health
         size = len(FeatureSpec.of(spec).columns(spec.health_stats))
         self._first = min(16, learnt(spec))
+        self._quick = isinstance(self._spec, Extremes)
+        if isinstance(self._spec, Lagged):
+            self._first = min(16, self._spec.baseline - self._spec.lags)
         """Rows that make the first model: what one asset alone can teach in a life is enough."""
         self.healthy: Healthy = nothing(spec.health, size)
         self.scores: NDArray[np.int64] = np.zeros(histogram.BINS, dtype=np.int64)
@@ -49,9 +58,9 @@ class Cohort:
             self._judge = Judge(self.model, self.limit())
         return self._judge
 
-    def count(self, raw: float) -> None:
+    def count(self, raw: float, times: int = 1) -> None:
         """Count a healthy score."""
-        self.scores[histogram.bin_of(raw)] += 1
+        self.scores[histogram.bin_of(raw)] += times
         self._judge = None
 
     def learn(self, Z: Floats) -> None:
@@ -64,8 +73,16 @@ class Cohort:
         more = self._first
         if self.solved_at:
             counted = min(self.solved_at, memory) if memory else self.solved_at
-            more = self.solved_at + max(16, counted // 4)
+            more = self.solved_at + (QUICKLY if self._quick else max(16, counted // 4))
         if self._rows >= more:
+            self.model = self.healthy.solve()
+            self.solved_at = self._rows
+            self._judge = None
+
+    def acquit(self, Z: Floats) -> None:
+        """Learn rows ``(n, F)`` that a person found healthy, at once: the same is to be normal."""
+        self.learn(Z)
+        if self.model is not None:
             self.model = self.healthy.solve()
             self.solved_at = self._rows
             self._judge = None
@@ -120,9 +137,12 @@ class Judged:
         score: smoothed, over the limit; None while the asset's beginning is not known.
         z: the standardised vector ``(F,)``, where one was judged; else the score is an older one.
         absent: which columns ``(F,)`` it was judged without, or None: none.
+        seen: what the model saw, where it sees more than the vector, or None.
+        own: mean and scale ``(2, F)`` that it was standardised by, where they do not stay, or None.
+        regime: in which it was judged.
     """
 
-    __slots__ = ("_model", "absent", "score", "z")
+    __slots__ = ("_model", "absent", "own", "regime", "score", "seen", "z")
 
     def __init__(
         self,
@@ -134,12 +154,25 @@ class Judged:
         self.score = score
         self.z = z
         self.absent = absent
+        self.seen: Floats | None = None
+        self.own: Floats | None = None
+        self.regime = 0
         self._model = model
+
+    @property
+    def raw(self) -> float:
+        """Return the newest score itself, by the model alone: not smoothed, over no limit."""
+        if self._model is None or self.z is None:
+            return 0.0
+        seen = self.z if self.seen is None else self.seen
+        return float(self._model.score_rows(seen[None, :])[0])
 
     @property
     def shares(self) -> Floats | None:
         """Return each watched column's share in the newest score ``(F,)``; found when asked."""
-        return None if self._model is None or self.z is None else self._model.shares(self.z)
+        if self._model is None or self.z is None:
+            return None
+        return self._model.shares(self.z if self.seen is None else self.seen)
 
 
 class AssetHealth:
@@ -155,11 +188,17 @@ class AssetHealth:
 
     def __init__(self, spec: AssetClass) -> None:
         self._spec = spec.health
-        self._size = len(FeatureSpec.of(spec).columns(spec.health_stats))
+        self._size = self.size = len(FeatureSpec.of(spec).columns(spec.health_stats))
+        """Columns that are watched."""
         self._learnt = learnt(spec)
         self._regime = Regime(spec.regimes, spec.channel_names) if spec.regimes else None
         self._regimes = 1 if self._regime is None else self._regime.size
         self._width = len(spec.columns)
+        self._channel, self._independent = _of_means(spec)
+        wander = np.array([column.wander for column in spec.columns] + [1.0])
+        self._wander = wander[self._channel]
+        self._stretched = bool(self._spec.floor) or bool((self._wander != 1.0).any())
+        self._remembers = remembers(self._spec, self._size)
         self._span = -(-look_back(spec, spec.health_stats) // spec.hop)
         self._patience = self._span + self._spec.baseline
         self.reset()
@@ -179,12 +218,24 @@ class AssetHealth:
         self._mean = np.zeros((count, self._size))
         """NaN: the column is absent."""
         self._scale = np.ones((count, self._size))
+        self._stretch = np.ones((count, self._size))
+        """How many times wider the scale is than what the beginning alone shows."""
+        self._noise = np.zeros((count, 3, self._width if self._spec.floor else 0))
+        """Count, mean and scatter of the beginning's readings."""
+        self._memory = np.zeros(self._remembers)
+        """What a model that remembers does of the vectors so far; zeros: nothing."""
         self._smooth = np.nan
         self._label, self._stood = int(UNKNOWN), 0
         self._unsorted = np.zeros((self._spec.baseline, self._width if self._regime else 0))
         """Rows that tell regimes apart, until there are enough of them to find the regimes."""
         if self._regime is not None:
             self._regime.reset()
+
+    @property
+    def full(self) -> bool:
+        """Return whether as much is learnt of each regime as may be."""
+        found = 1 if self._regime is None else self._regime.found
+        return bool(found and (self._seen[:found] >= self._learnt).all())
 
     def settled(self, X: Floats) -> bool:
         """Return whether nothing is learnt from these vectors ``(n, F)``, or any like them."""
@@ -194,18 +245,48 @@ class AssetHealth:
         absent = np.isnan(self._mean).any(axis=0)
         return not absent.any() or not np.isfinite(X[:, absent]).any()
 
-    def judge_settled(self, X: Floats, rows: Floats, judge: Judge | None) -> list[Judged]:
+    def judge_settled(
+        self,
+        X: Floats,
+        rows: Floats,
+        judge: Judge | None,
+        doubtful: NDArray[np.bool_] | None = None,
+    ) -> list[Judged]:
         """Judge vectors ``(n, F)`` with their newest rows ``(n, C)``; see ``settled``.
 
-        The same to the last bit as one by one.
+        The same to the last bit as one by one; ``doubtful`` are those that must not be learnt
+        from.
         """
         regimes = self._regimes_of(rows)
         if judge is None:
             return [Judged(None)] * len(X)
-        return self._judge(X, regimes, judge)
+        if not self._spec.follow:
+            return self._judge(X, regimes, judge)
+        # What one vector moves, the next is judged by.
+        judged = []
+        for i in range(len(X)):
+            judged += self._judge(X[i : i + 1], regimes[i : i + 1], judge)
+            if doubtful is None or not doubtful[i]:
+                self._follow(X[i], judged[i])
+        return judged
+
+    def _follow(self, x: Floats, judged: Judged) -> None:
+        """Let the own mean follow the columns that are near it, slowly."""
+        if judged.z is None:
+            return
+        mean = self._mean[judged.regime]
+        near = (np.abs(judged.z) < self._spec.follow_within) & np.isfinite(x) & np.isfinite(mean)
+        mean[near] += (x[near] - mean[near]) / self._spec.follow
 
     def push(
-        self, x: Floats, row: Floats, cohort: Cohort, judge: Judge | None, *, learn: bool = True
+        self,
+        x: Floats,
+        row: Floats,
+        cohort: Cohort,
+        judge: Judge | None,
+        *,
+        learn: bool = True,
+        sure: bool = True,
     ) -> Judged:
         """Judge one vector of watched features ``(F,)``, and learn from it if it is healthy.
 
@@ -214,7 +295,8 @@ class AssetHealth:
             row: the newest row ``(C,)``, which tells regimes apart.
             cohort: what the class learns together.
             judge: what judges; None while there is nothing yet.
-            learn: False: there is something in it that must not be learnt from.
+            learn: False: it must not be learnt as healthy.
+            sure: False: there is something in it that its own mean must not follow either.
         """
         if self._regime is not None and not self._regime.known:
             if learn and self._may_gather(x, 0):
@@ -224,42 +306,61 @@ class AssetHealth:
         regime = int(regimes[0])
         if regime >= 0 and self._seen[regime] < self._spec.baseline:
             if learn and self._may_gather(x, regime):
-                self._gather(x, regime, cohort)
+                self._gather(x, row, regime, cohort)
             regime = -1
         if judge is None:
-            if learn and regime >= 0 and self._seen[regime] < self._learnt:
+            more = learn and regime >= 0 and self._seen[regime] < self._learnt
+            if more and not self._remembers:
                 # Too few to judge by, as yet: the beginning goes on.
                 z = self._standardised(x[None, :], regimes)
                 if self._says_all(z[0], regime):
                     self._seen[regime] += 1
-                    cohort.learn(z)
+                    cohort.learn(z * self._stretch[regime])
             return Judged(None)
         if regime < 0:
+            self._memory[:] = 0.0
             return Judged(None if np.isnan(self._smooth) else float(self._smooth))
         judged = self._judge(x[None, :], regimes, judge)[0]
         if judged.z is not None and learn:
-            self._learn(x, judged.z, regime, cohort, judge)
+            self._learn(x, row, judged, cohort, judge)
+        if sure and self._spec.follow:
+            # While an alert stands, too: what drifts by itself would else never end one.
+            self._follow(x, judged)
         return judged
 
-    def _learn(self, x: Floats, z: Floats, regime: int, cohort: Cohort, judge: Judge) -> None:
+    def _learn(self, x: Floats, row: Floats, judged: Judged, cohort: Cohort, judge: Judge) -> None:
         """Learn a vector that was judged, if it is healthy."""
+        z, regime = judged.z, judged.regime
+        assert z is not None  # noqa: S101  # for the type checker; the caller looked
         absent = np.isnan(self._mean[regime])
         finite = np.isfinite(x)
         late = bool((absent & finite).any())
         more = self._seen[regime] < self._learnt
         if not (late or more) or not (finite | absent).all():
             return
-        raw = float(judge.model.score_rows(z[None, :])[0])
+        sight = z if judged.seen is None else judged.seen
+        raw = float(judge.model.score_rows(sight[None, :])[0])
         if more:
             self._seen[regime] += 1
             # The scores of all vectors but the clearly sick make the limit; what scores as
             # abnormal is not learnt as healthy.
             if self._smooth < HALF:
                 cohort.count(raw)
-            if raw < judge.limit:
-                cohort.learn(np.where(absent, np.nan, z)[None, :])
+            if raw < judge.limit or not self._spec.guarded:
+                self._teach(z, regime, sight, cohort)
         if late and raw < judge.limit:
-            self._gather_late(x, regime)
+            self._gather_late(x, row, regime)
+
+    def _teach(self, z: Floats, regime: int, sight: Floats, cohort: Cohort) -> None:
+        """Let the class learn one vector."""
+        # In deviations of the beginning alone: what a channel is allowed is no part of its spread.
+        stretch = np.where(np.isnan(self._mean[regime]), np.nan, self._stretch[regime])
+        if not self._remembers:
+            cohort.learn((z * stretch)[None, :])
+        elif isinstance(self._spec, Lagged) and sight[0] > self._spec.lags:
+            times = self._spec.lags + 1
+            past = sight[1 : 1 + times * self._size]
+            cohort.learn((past * np.tile(stretch, times))[None, :])
 
     def _regimes_of(self, rows: Floats) -> NDArray[np.int64]:
         """Return the regime of each vector by its newest row; -1: unknown, or a mixture."""
@@ -294,7 +395,10 @@ class AssetHealth:
             most = self._size - missing.sum(axis=1)
             known &= finite.sum(axis=1) * 2 >= most[at]
             Z = np.where(finite, Z, 0.0)  # says nothing of what was not measured
-        scores = (judge.model.score_rows(Z) / judge.limit).tolist()
+        sights = Z
+        if isinstance(judge.model, LaggedModel):
+            sights = self._follow_up(Z, known, judge.model)
+        scores = (judge.model.score_rows(sights) / judge.limit).tolist()
         a = self._spec.smoothing
         smooth: float | None = None if np.isnan(self._smooth) else float(self._smooth)
         judged = []
@@ -302,11 +406,24 @@ class AssetHealth:
             if is_known:
                 smooth = score if smooth is None else smooth + a * (score - smooth)
                 without = None if absent is None else absent[at[i]]
-                judged.append(Judged(smooth, Z[i], judge.model, without))
+                one = Judged(smooth, Z[i], judge.model, without)
+                one.regime = int(at[i])
+                one.seen = None if sights is Z else sights[i]
+                if self._spec.follow:
+                    one.own = np.stack([self._mean[at[i]], self._scale[at[i]]])
+                judged.append(one)
             else:
                 judged.append(Judged(smooth))
         self._smooth = np.nan if smooth is None else smooth
         return judged
+
+    def _follow_up(self, Z: Floats, known: NDArray[np.bool_], model: LaggedModel) -> Floats:
+        """Take vectors into the memory; one that says too little, or is of no regime, ends it."""
+        sights = np.zeros((len(Z), len(self._memory)))
+        for i, z in enumerate(Z):
+            self._memory = model.follow(self._memory, z) if known[i] else model.cold()
+            sights[i] = self._memory
+        return sights
 
     def _may_gather(self, x: Floats, regime: int) -> bool:
         """Return whether a vector is whole, or as whole as there is reason to wait for."""
@@ -338,26 +455,44 @@ class AssetHealth:
         self._known[:] = False
         self._waited[:] = self._waited[0]
         # What mixes two regimes is of neither's beginning.
-        for vector, regime in zip(vectors, self._regimes_of(self._unsorted).tolist(), strict=True):
+        regimes = self._regimes_of(self._unsorted).tolist()
+        for vector, newest, regime in zip(vectors, self._unsorted, regimes, strict=True):
             if regime >= 0:
                 self._known[regime] |= np.isfinite(vector)
-                self._gather(vector, regime, cohort)
+                self._gather(vector, newest, regime, cohort)
 
-    def _gather(self, x: Floats, regime: int, cohort: Cohort) -> None:
+    def _gather(self, x: Floats, row: Floats, regime: int, cohort: Cohort) -> None:
+        self._take_noise(row, regime)
         self._beginning[regime, self._seen[regime]] = x
         self._seen[regime] += 1
         if self._seen[regime] == self._spec.baseline:
             rows = self._beginning[regime]
             self._mean[regime] = np.nan
             self._take_beginning(regime)
-            cohort.learn((rows - self._mean[regime]) / self._scale[regime])
+            mean = self._mean[regime]
+            if self._spec.recent:
+                mean = np.where(np.isnan(mean), np.nan, rows.mean(axis=0))
+            scale = self._scale[regime] / self._stretch[regime]
+            cohort.learn(shown(self._spec, (rows - mean) / scale))
 
-    def _gather_late(self, x: Floats, regime: int) -> None:
+    def _take_noise(self, row: Floats, regime: int) -> None:
+        """Learn how much single readings vary, by those of a beginning."""
+        if not self._spec.floor:
+            return
+        count, mean, scatter = self._noise[regime]
+        ok = np.isfinite(row)
+        count += ok
+        off = np.where(ok, row - mean, 0.0)
+        mean += off / np.maximum(count, 1.0)
+        scatter += off * np.where(ok, row - mean, 0.0)
+
+    def _gather_late(self, x: Floats, row: Floats, regime: int) -> None:
         """Gather a beginning for columns that had none."""
         finite = np.isfinite(x)
         self._known[regime] |= finite
         if not finite[self._known[regime]].all():
             return
+        self._take_noise(row, regime)
         self._beginning[regime, self._late[regime]] = x
         self._late[regime] += 1
         if self._late[regime] == self._spec.baseline:
@@ -369,8 +504,21 @@ class AssetHealth:
         rows = self._beginning[regime]
         own = Moments.of(rows, diagonal=True)
         fresh = np.isnan(self._mean[regime]) & np.isfinite(rows).all(axis=0)
-        self._mean[regime, fresh] = own.mean[fresh]
-        self._scale[regime, fresh] = spread(own.variance(), own.mean)[fresh]
+        mean, variance = own.mean, own.variance()
+        plain = spread(variance, own.mean)
+        if self._spec.recent:
+            mean = rows[-self._spec.recent :].mean(axis=0)
+        if self._spec.floor:
+            count, _, scatter = self._noise[regime]
+            single = np.append(scatter / np.maximum(count, 1.0), 0.0)[self._channel]
+            variance = variance + self._spec.floor * single * self._independent
+        self._mean[regime, fresh] = mean[fresh]
+        self._scale[regime, fresh] = plain[fresh]
+        if self._stretched:
+            scale = spread(variance, own.mean) * self._wander
+            moved = fresh & np.isfinite(plain) & np.isfinite(scale)
+            self._stretch[regime, moved] = (scale / np.where(moved, plain, 1.0))[moved]
+            self._scale[regime, fresh] = scale[fresh]
 
     def arrays(self) -> dict[str, np.ndarray]:
         """Return the state, in arrays of fixed shape."""
@@ -384,6 +532,9 @@ class AssetHealth:
             "health/smooth": np.array([self._smooth]),
             "health/stood": np.array([self._label, self._stood]),
             "health/unsorted": self._unsorted.copy(),
+            **({"health/noise": self._noise.copy()} if self._spec.floor else {}),
+            **({"health/stretch": self._stretch.copy()} if self._stretched else {}),
+            **({"health/memory": self._memory.copy()} if self._remembers else {}),
         }
 
     def restore(self, arrays: dict[str, np.ndarray]) -> None:
@@ -395,9 +546,34 @@ class AssetHealth:
         self._smooth = float(arrays["health/smooth"][0])
         self._label, self._stood = (int(v) for v in arrays["health/stood"])
         self._unsorted = np.array(arrays["health/unsorted"])
+        if self._spec.floor:
+            self._noise = np.array(arrays["health/noise"])
+        if self._stretched:
+            self._stretch = np.array(arrays["health/stretch"])
+        if self._remembers:
+            self._memory = np.array(arrays["health/memory"])
         if self._regime is not None:
             own = {n.removeprefix("health/"): a for n, a in arrays.items()}
             self._regime.restore(own)
+
+
+def _of_means(spec: AssetClass) -> tuple[NDArray[np.intp], Floats]:
+    """Return of each watched column its channel, and its share of a single reading's variance.
+
+    The share is that which independent readings would leave it; 0 of all but means. The channel of
+    what is of none is the one behind the last.
+    """
+    features = FeatureSpec.of(spec)
+    parts = [features.parts[i] for i in features.columns(spec.health_stats)]
+    names = list(spec.channel_names)
+    channel = [names.index(c) if c in names else len(names) for c, _ in parts]
+    shares = []
+    for _, stat in parts:
+        kind, _, rows = stat.partition("_")
+        n = int(rows) if rows.isdigit() else 0
+        # An EWMA with a span of n rows has the weight 2 / (n + 1): Roberts 1959.
+        shares.append(1.0 / n if n and kind in {"mean", "ewma"} else 0.0)
+    return np.array(channel, dtype=np.intp), np.array(shares)
 
 
 def learnt(spec: AssetClass) -> int:
@@ -430,6 +606,8 @@ def index(score: float, rul_h: float | None, cap_h: float) -> float:
 def why(judged: Judged, parts: tuple[tuple[str, str], ...], most: int = 3) -> tuple[Why, ...]:
     """Return the channels behind a score, the largest share first.
 
+    One always; beside it those that have a part in it and are beyond their usual spread.
+
     Args:
         judged: the score.
         parts: channel and statistic of each watched column.
@@ -440,12 +618,12 @@ def why(judged: Judged, parts: tuple[tuple[str, str], ...], most: int = 3) -> tu
         return ()
     names, at, columns = _channels(parts)
     totals = np.bincount(at, weights=shares)
-    found = []
+    found: list[Why] = []
     for c in (-totals).argsort(kind="stable")[:most].tolist():
         share = float(totals[c])
-        if share < 0.05:
-            break
         strongest = columns[c][int(shares[columns[c]].argmax())]
+        if found and (share < 0.1 or abs(z[strongest]) < 1.0):
+            continue
         found.append(
             Why(
                 channel=names[c],

@@ -21,6 +21,8 @@ class Arrival(NamedTuple):
         token: given back to the source once the message is committed; 0: nothing to acknowledge.
         at_ns: the device's clock when it came.
         over: bytes of a message that was too large, and of which the payload is not here; 0: it is.
+        source: that it came from; empty: MQTT, whose topics say nothing of a source.
+        retained: kept by the broker, from whenever it was published.
     """
 
     topic: str
@@ -28,6 +30,8 @@ class Arrival(NamedTuple):
     token: int
     at_ns: int
     over: int = 0
+    source: str = ""
+    retained: bool = False
 
 
 class Intake:

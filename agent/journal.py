@@ -93,6 +93,13 @@ def records(content: bytes, first: int) -> Iterator[Record]:
         at, least = record.end, record.seq + 1
 
 
+def backwards(state: Path) -> Iterator[bytes]:
+    """Yield the bodies of the batches in a state folder's journal, the newest first."""
+    for first, path in reversed(segments(state / FOLDER)):
+        for record in reversed(list(records(_content(path), first))):
+            yield record.body
+
+
 def _record_at(content: bytes, at: int, first: int) -> Record | None:
     """Return the record at an offset, or None: there is no whole one."""
     if len(content) < at + _HEAD.size:

@@ -76,8 +76,9 @@ def look(
             contract.take(*contract.assemble(arrivals), now)
             if contract.host is not None:
                 contract.take(*contract.tick(time.time_ns()), now)
-                link.publish((one.topic, one.payload, one.retain) for one in contract.say)
+                link.say(contract.say)
                 contract.say = []
+        contract.take(*contract.flush(time.time_ns()), now)
         return contract.looked(begin, now, time.time_ns())
 
 

@@ -14,7 +14,7 @@ from agent.labels import Life, own_basis
 from agent.personal import personal
 from agent.prognosis import LocalRul, error_h
 from agent.rollout import file_name, live_version
-from agent.store import open_readonly, read_checkpoint, read_lives
+from agent.store import open_readonly, read_checkpoint, read_lives, read_quality
 from contract import VERSION, load_model
 from contract.arrays import Arrays
 from contract.errors import ContractError
@@ -24,6 +24,7 @@ from contract.models.healthy import learnt, nothing
 from contract.models.moments import Moments
 from contract.models.ridge import Basis, Gradients, GramSums, first_of, width
 from contract.release import Predictor, Release
+from contract.report import Quality
 from contract.spec import AssetClass, rul_name
 from contract.update import (
     EVALUATE,
@@ -31,6 +32,8 @@ from contract.update import (
     GRADIENTS,
     SHAPE,
     STATISTICS,
+    ClassReadiness,
+    Readiness,
     Request,
     Update,
     UpdateHead,
@@ -85,6 +88,38 @@ def answer(state: Path, request: Request, arrays: Arrays) -> Update:
         metrics=metrics,
     )
     return Update(head, reply)
+
+
+def readiness(state: Path) -> Readiness:
+    """Return what this node could bring to a round, and whether it asks for one.
+
+    Raises:
+        ContractError: there is no agent here.
+    """
+    db = open_readonly(state)
+    try:
+        epoch = JournalReader(state).last
+        (node,) = db.execute("SELECT value FROM meta WHERE key = 'node'").fetchone()
+        known = read_quality(db)
+        classes = {}
+        for (words,) in db.execute("SELECT value FROM meta WHERE key LIKE 'class/%'").fetchall():
+            spec = msgspec.json.decode(words, type=AssetClass)
+            lives = dict(
+                db.execute(
+                    "SELECT heldout, COUNT(*) FROM life WHERE asset_class = ? GROUP BY heldout",
+                    (spec.name,),
+                ).fetchall()
+            )
+            classes[spec.name] = ClassReadiness(
+                spec.digest(),
+                live_version(db, spec.name),
+                lives.get(0, 0),
+                lives.get(1, 0),
+                known.get(spec.name, Quality()),
+            )
+    finally:
+        db.close()
+    return Readiness(VERSION, node, epoch, classes)
 
 
 def _spec(db: sqlite3.Connection, request: Request) -> AssetClass:

@@ -6,8 +6,8 @@ Labels are bounded: what is beyond the bound is said together, under ``other``.
 from collections.abc import Callable, Iterable, Mapping
 from typing import get_args
 
-from agent.snapshot import Histogram, SeenAsset, Snapshot
-from contract.report import AlertState
+from agent.snapshot import Histogram, SeenAsset, SeenClass, Snapshot
+from contract.report import AlertState, DriftWord, Quality
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 OTHER = "other"
@@ -15,7 +15,7 @@ MOST_ASSETS = 500
 MOST_MARKS = 500
 MOST_REASONS = 50
 MOST_SOURCES = 50
-STATES = "learning", "healthy", "degraded", "failing"
+STATES = "learning", "healthy", "degraded", "failing", "stale"
 
 Labels = tuple[tuple[str, str], ...]
 
@@ -28,8 +28,10 @@ def exposition(snapshot: Snapshot, *, healthy: bool | None = None) -> bytes:
         page.one("healthy", "gauge", "1 if /healthz answers 200.", float(healthy))
     _data(page, snapshot)
     _assets(page, snapshot)
+    _quality(page, snapshot.classes)
     _broker(page, snapshot)
     _sources(page, snapshot)
+    _notices(page, snapshot)
     page.histogram(
         "processing_seconds", "From a message's arrival to its commit.", snapshot.latency
     )
@@ -134,18 +136,54 @@ def _data(page: _Page, snapshot: Snapshot) -> None:
     page.one("vectors_total", "counter", "Feature vectors judged.", snapshot.vectors)
     page.one("life_events_total", "counter", "Life events committed.", snapshot.events)
     page.one("lives_finished_total", "counter", "Lives known to have ended.", snapshot.lives)
+    page.one(
+        "clock_steps_total",
+        "counter",
+        "Assets whose time began anew, where a clock was set back.",
+        snapshot.clock_steps,
+    )
+    page.one(
+        "clock_trusted",
+        "gauge",
+        "0 while the device's clock is behind the data, or went back and is not set.",
+        float(not snapshot.clock_problem),
+    )
     page.one("values_bad_total", "counter", "Values marked bad.", snapshot.bad)
     page.many(
         "values_marked_total",
         "counter",
-        "Values marked bad or uncertain, by channel and reason.",
-        _capped(snapshot.marked, MOST_MARKS, ("channel", "reason")),
+        "Values that were marked, by channel and reason.",
+        _capped(
+            {_split(key): count for key, count in snapshot.marked.items()},
+            MOST_MARKS,
+            ("channel", "reason"),
+        ),
+    )
+    page.many(
+        "asset_values_marked_total",
+        "counter",
+        "Values that were marked, by asset, channel and reason.",
+        _capped(
+            {
+                (asset, *_split(key)): count
+                for asset, marked in snapshot.marked_of.items()
+                for key, count in marked.items()
+            },
+            MOST_MARKS,
+            ("asset", "channel", "reason"),
+        ),
     )
     page.many(
         "messages_rejected_total",
         "counter",
         "Messages that could not be used, since the process began.",
-        _capped(snapshot.rejected, MOST_REASONS, ("reason",)),
+        _capped(_single(snapshot.rejected), MOST_REASONS, ("reason",)),
+    )
+    page.many(
+        "values_left_out_total",
+        "counter",
+        "Values that nothing was made of, since the process began.",
+        _capped(_single(snapshot.left_out), MOST_REASONS, ("reason",)),
     )
     page.one("intake_messages", "gauge", "Messages that wait to be processed.", snapshot.waiting)
 
@@ -169,6 +207,15 @@ def _assets(page: _Page, snapshot: Snapshot) -> None:
         "gauge",
         "Assets by the state of their alert, in the words of ISA-18.2.",
         [((("state", state),), count) for state, count in owed.items()],
+    )
+    drifting = dict.fromkeys(get_args(DriftWord), 0)
+    for asset in snapshot.assets:
+        drifting[asset.report.drift_of] += 1
+    page.many(
+        "assets_by_drift",
+        "gauge",
+        "Assets by what drifts in their newest report, where their class watches for it.",
+        [((("drift", word or "none"),), count) for word, count in drifting.items()],
     )
     page.one("alerts_raised_total", "counter", "Since the process began.", snapshot.raised)
     grouped = _grouped(snapshot.assets)
@@ -203,6 +250,18 @@ def _assets(page: _Page, snapshot: Snapshot) -> None:
         each(lambda a: _seconds(a.report.rul_h)),
     )
     said(
+        "asset_remaining_life_low_seconds",
+        "Lower end of the interval round it.",
+        "least",
+        each(lambda a: _seconds(a.report.rul_low_h)),
+    )
+    said(
+        "asset_remaining_life_high_seconds",
+        "Upper end of the interval round it; the cap stands for it and all above.",
+        "most",
+        each(lambda a: _seconds(a.report.rul_high_h)),
+    )
+    said(
         "asset_remaining_life_error_seconds",
         "Its root mean square error on held-out lives.",
         "most",
@@ -215,11 +274,63 @@ def _assets(page: _Page, snapshot: Snapshot) -> None:
         each(lambda a: float(a.alert)),
     )
     said(
+        "asset_stale",
+        "1 while none of its readings are to come, by who sent them.",
+        "most",
+        each(lambda a: float(a.report.state == "stale")),
+    )
+    said(
         "asset_report_time_seconds",
         "Since 1970, of the data of the newest report.",
         "least",
         each(lambda a: a.report.t),
     )
+
+
+def _quality(page: _Page, classes: tuple[SeenClass, ...]) -> None:
+    """Say how good the alerts are, by class, since what judges began to."""
+
+    def each(take: Callable[[Quality], float | None]) -> list[tuple[Labels, float | None]]:
+        return [((("asset_class", one.name),), take(one.quality)) for one in classes]
+
+    cases = "confirmed", "false_alarms", "not_found", "missed", "spared"
+    page.many(
+        "alert_cases",
+        "gauge",
+        "What is known of alerts, failures and other ends of lives, since what judges began to.",
+        [
+            ((("asset_class", one.name), ("case", case)), float(getattr(one.quality, case)))
+            for one in classes
+            for case in cases
+        ],
+    )
+    for name in ("accuracy", "precision", "recall", "f1"):
+        page.many(
+            f"alert_{name}_ratio",
+            "gauge",
+            f"{name.capitalize()} of alerts by verdicts and failures.",
+            [((("asset_class", one.name),), getattr(one.quality, name)) for one in classes],
+        )
+    for name, text, take in (
+        ("alerts_since_judge", "Alerts since what judges began to.", lambda q: q.raised),
+        (
+            "watched_machine_seconds",
+            "Machine time that was watched since then.",
+            lambda q: q.machine_months * 730.0 * 3600.0,
+        ),
+        (
+            "vectors_over_limit_ratio",
+            "Estimate without labels: judged vectors over the limit.",
+            lambda q: q.estimate_over_limit,
+        ),
+        (
+            "told_remaining_life_error_seconds",
+            "Mean absolute error of what was told before failures.",
+            lambda q: _seconds(q.rul_error_h),
+        ),
+        ("retraining_asked", "1 while a bound is crossed.", lambda q: float(bool(q.retrain))),
+    ):
+        page.many(name, "gauge", text, each(take))
 
 
 def _broker(page: _Page, snapshot: Snapshot) -> None:
@@ -243,8 +354,38 @@ def _sources(page: _Page, snapshot: Snapshot) -> None:
         ("source_overflows_total", "counter", "Frames lost or put off.", "overflows"),
         ("source_reconnects_total", "counter", "Times opened again.", "reconnects"),
     ):
-        found = {source.name: int(getattr(source, field)) for source in snapshot.sources}
+        found = _single({one.name: int(getattr(one, field)) for one in snapshot.sources})
         page.many(name, kind, text, _capped(found, MOST_SOURCES, ("source",)))
+
+
+def _notices(page: _Page, snapshot: Snapshot) -> None:
+    # At most as many channels as the configuration may have.
+    found = [((("channel", channel.name),), channel) for channel in snapshot.channels]
+    page.many(
+        "notices_total",
+        "counter",
+        "Notices by what became of them, since the channel has its file; failed: attempts.",
+        [
+            ((*label, ("outcome", outcome)), float(getattr(channel, outcome)))
+            for label, channel in found
+            for outcome in ("sent", "failed", "given_up", "dropped")
+        ],
+    )
+    page.many(
+        "notices_waiting", "gauge", "Not sent yet.", [(label, c.waiting) for label, c in found]
+    )
+    page.many(
+        "notices_waiting_since_seconds",
+        "gauge",
+        "Since 1970, when the oldest of them was made.",
+        [(label, c.oldest) for label, c in found],
+    )
+    page.many(
+        "notices_alive",
+        "gauge",
+        "1 while the thread that sends them runs.",
+        [(label, float(c.alive)) for label, c in found],
+    )
 
 
 def _grouped(assets: Iterable[SeenAsset]) -> dict[str, list[SeenAsset]]:
@@ -257,17 +398,24 @@ def _grouped(assets: Iterable[SeenAsset]) -> dict[str, list[SeenAsset]]:
 
 
 def _capped(
-    counts: Mapping[str, int], most: int, names: tuple[str, ...]
+    counts: Mapping[tuple[str, ...], int], most: int, names: tuple[str, ...]
 ) -> list[tuple[Labels, float]]:
-    """Return counts with labels; a key has as many parts, dot between, as there are names."""
-    summed: dict[str, int] = {}
+    """Return counts with labels; a key has as many parts as there are names."""
+    summed: dict[tuple[str, ...], int] = {}
     for i, (key, count) in enumerate(counts.items()):
-        label = key if i < most else ".".join([OTHER] * len(names))
+        label = key if i < most else (OTHER,) * len(names)
         summed[label] = summed.get(label, 0) + count
-    return [
-        (tuple(zip(names, key.rsplit(".", len(names) - 1), strict=True)), count)
-        for key, count in summed.items()
-    ]
+    return [(tuple(zip(names, key, strict=True)), count) for key, count in summed.items()]
+
+
+def _single(counts: Mapping[str, int]) -> dict[tuple[str, ...], int]:
+    return {(key,): count for key, count in counts.items()}
+
+
+def _split(mark: str) -> tuple[str, str]:
+    """Return channel and reason; a channel may have dots."""
+    channel, _, reason = mark.rpartition(".")
+    return channel, reason
 
 
 def _seconds(hours: float | None) -> float | None:

@@ -18,6 +18,7 @@ from paho.mqtt import client as paho
 from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
+from paho.mqtt.reasoncodes import ReasonCode
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from agent.config import Mqtt
@@ -26,6 +27,7 @@ from agent.intake import Arrival
 log = logging.getLogger("runout.mqtt")
 
 _PUBACK = b"\x40\x02"
+_SHORT = "what the broker sends is not MQTT: a packet is shorter than its head says"
 READ_BYTES = 256 * 1024
 MOST_PACKET = 8 * 1024 * 1024
 """Bytes of a message; what is larger is rejected."""
@@ -130,15 +132,18 @@ class _Client(paho.Client):
         while not rc and (head := sock.head()) is not None:
             begin, end = head
             data = sock.data
-            kind = data[sock.at] & 0xF6
+            first = data[sock.at]
+            kind = first & 0xF6
             if end > len(data):
                 if end - begin > MOST_PACKET:
                     self._refuse(sock, begin, end, now_ns, arrivals)
                 break
             if kind in {0x30, 0x32}:
-                arrivals.append(self._read_message(data, kind, begin, end, now_ns))
+                arrivals.append(self._read_message(data, first, begin, end, now_ns))
                 sock.at = end
             elif kind == 0x40:
+                if end < begin + 2:
+                    raise ValueError(_SHORT)
                 acked.append(data[begin] << 8 | data[begin + 1])
                 if end - begin > 2 and data[begin + 2] >= 0x80:
                     # MQTT 5 says why. Published again it would be refused again.
@@ -157,51 +162,60 @@ class _Client(paho.Client):
             self._last_bytes_received = time.monotonic()
         return self._loop_rc_handle(rc) if rc else rc
 
-    def _read_message(self, data: bytes, kind: int, begin: int, end: int, now_ns: int) -> Arrival:
+    def _read_message(self, data: bytes, first: int, begin: int, end: int, now_ns: int) -> Arrival:
+        if end < begin + 2:
+            raise ValueError(_SHORT)
         at = begin + 2 + (data[begin] << 8 | data[begin + 1])
         topic = data[begin + 2 : at]
         token = 0
-        if kind == 0x32:
+        if first & 0x06:
+            if end < at + 2:
+                raise ValueError(_SHORT)
             token = self.session << 16 | data[at] << 8 | data[at + 1]
             at += 2
         if self._protocol == paho.MQTTv5:
-            size, length = _varint(data, at)
+            size, length = _varint(data, at, end)
             at += size + length
         if at > end:
-            raise ValueError("a message is shorter than its head says")
-        return Arrival(topic.decode("utf-8", "replace"), data[at:end], token, now_ns)
+            raise ValueError(_SHORT)
+        arrival = Arrival(topic.decode("utf-8", "replace"), data[at:end], token, now_ns)
+        return arrival._replace(retained=True) if first & 0x01 else arrival
 
     def _refuse(
         self, sock: _ReadAhead, begin: int, end: int, now_ns: int, arrivals: list[Arrival]
     ) -> None:
         """Pass over a message that is too large, as if it were empty: it is rejected and told."""
-        data = sock.data
+        data, first = sock.data, sock.data[sock.at]
+        if first & 0xF4 != 0x30:
+            raise ValueError("what the broker sends is not MQTT: only a message may be so large")
+        if len(data) < begin + 2:
+            return  # its head comes with the next read
         at = begin + 2 + (data[begin] << 8 | data[begin + 1])
         if len(data) < at + 8:
-            return  # its head comes with the next read
-        kind = data[sock.at] & 0xF6
-        v5 = self._protocol == paho.MQTTv5
-        stop = at + (2 if kind == 0x32 else 0)
-        if v5:
-            size, length = _varint(data, stop)
+            return
+        stop = at + (2 if first & 0x06 else 0)
+        if self._protocol == paho.MQTTv5:
+            size, length = _varint(data, stop, end)
+            if stop + size + length > end:
+                raise ValueError(_SHORT)
             if len(data) < stop + size + length:
                 return
             stop += size + length
-        message = self._read_message(data, kind, begin, stop, now_ns)
+        message = self._read_message(data, first, begin, stop, now_ns)
         arrivals.append(message._replace(payload=b"", over=end - begin))
         log.warning("a message is too large", extra={"bytes": end - begin, "most": MOST_PACKET})
         sock.skip = end - len(data)
         sock.at = len(data)
 
 
-def _varint(data: bytes, at: int) -> tuple[int, int]:
-    """Return how many bytes a length takes, and the length."""
+def _varint(data: bytes, at: int, end: int) -> tuple[int, int]:
+    """Return how many bytes a length takes, all before ``end``, and the length."""
     value = 0
-    for i in range(4):
+    for i in range(min(4, end - at)):
         value |= (data[at + i] & 0x7F) << 7 * i
         if data[at + i] < 0x80:
             return i + 1, value
-    raise ValueError("not MQTT: a length of more than four bytes")
+    raise ValueError("what the broker sends is not MQTT: a length that does not end")
 
 
 def _head_of(first: int, size: int) -> bytes:
@@ -221,7 +235,8 @@ class Link:
         config: of the broker.
         client_id: of the persistent session: one per node.
         filters: topic filters to subscribe to, with their quality of service.
-        will: topic and payload that the broker publishes when this device is gone; None: nothing.
+        will: topic and payload that the broker publishes, and retains, when this device is gone;
+            None: nothing, or what ``on_connecting`` sets.
         receive: called with messages, in the network's thread.
         persistent: the broker keeps for us what comes while we are away.
 
@@ -252,6 +267,11 @@ class Link:
         self.connected = threading.Event()
         self.on_connected: Callable[[], None] = lambda: None
         """Called in the network's thread when the session stands and is subscribed."""
+        self.on_connecting: Callable[[], None] = lambda: None
+        """Called in the network's thread before each attempt: the will may be set there."""
+        self.on_lost: Callable[[], None] = lambda: None
+        """Called in the network's thread when a connection has ended, and each time that none
+        comes about."""
         self._v5 = config.version == "5"
         client = _Client(
             CallbackAPIVersion.VERSION2,
@@ -273,15 +293,16 @@ class Link:
                 keyfile=config.tls.key or None,
                 tls_version=ssl.PROTOCOL_TLS_CLIENT,
             )
+        client.on_pre_connect = lambda *_: self.on_connecting()
         client.on_connect = self._on_connect
         client.on_connect_fail = self._on_connect_fail
         client.on_disconnect = self._on_disconnect
         client.on_subscribe = self._on_subscribe
         self._client = client
 
-    def will(self, topic: str, payload: bytes) -> None:
+    def will(self, topic: str, payload: bytes, *, retain: bool = True) -> None:
         """Set another will, for the next connection."""
-        self._client.will_set(topic, payload, qos=1, retain=True)
+        self._client.will_set(topic, payload, qos=1, retain=retain)
 
     def open(self) -> None:
         """Start to connect; an absent broker is waited for, in the network's thread."""
@@ -297,9 +318,13 @@ class Link:
         )
         self._client.loop_start()
 
-    def close(self) -> None:
-        """Disconnect and end the network's thread; safe at any time."""
-        self._client.disconnect()
+    def close(self, *, with_will: bool = False) -> None:
+        """Disconnect and end the network's thread; safe at any time.
+
+        ``with_will``: in MQTT 5 the broker is to publish the will all the same.
+        """
+        reason = ReasonCode(PacketTypes.DISCONNECT, identifier=4) if with_will else None
+        self._client.disconnect(reason if self._v5 else None)
         self._client.loop_stop()
 
     @property
@@ -353,6 +378,26 @@ class Link:
             self._write(b"".join(parts))
         return numbers
 
+    def say(self, messages: Iterable[tuple[str, bytes, int, bool]]) -> None:
+        """Publish messages (topic, payload, quality of service, retain), in their order.
+
+        Nobody is told what becomes of them: of those at QoS 0 the broker says nothing.
+        """
+        more = b"\0" if self._v5 else b""
+        for topic, payload, qos, retain in messages:
+            if qos:
+                self.publish([(topic, payload, retain)])
+                continue
+            raw = topic.encode()
+            name = len(raw).to_bytes(2, "big") + raw
+            head = _head_of(0x31 if retain else 0x30, len(name) + len(more) + len(payload))
+            self._write(b"".join((head, name, more, payload)))
+
+    @property
+    def unwritten(self) -> int:
+        """Return how many packets wait for the network to take them."""
+        return len(self._client._out_packet)  # noqa: SLF001  # paho has no question for it
+
     def wait_for_acks(self, timeout_s: float) -> None:
         """Wait until the broker has taken something on, or for so long."""
         with self._lock:
@@ -399,8 +444,12 @@ class Link:
     def _subscriptions(self) -> Any:
         if not self._v5:
             return self._filters
-        # Our own results do not come back to us.
-        return [(topic, SubscribeOptions(qos=qos, noLocal=True)) for topic, qos in self._filters]
+        # Our own results do not come back to us, nor does each connection bring what is retained.
+        once = SubscribeOptions.RETAIN_SEND_IF_NEW_SUB
+        return [
+            (topic, SubscribeOptions(qos=qos, noLocal=True, retainHandling=once))
+            for topic, qos in self._filters
+        ]
 
     def _on_subscribe(self, _client: Any, _data: Any, _mid: int, reasons: Any, _p: Any) -> None:
         for (topic, _), reason in zip(self._filters, reasons, strict=False):
@@ -423,6 +472,7 @@ class Link:
             error = self._client.error or str(reason)
             log.warning("connection lost", extra={"reason": error})
         self._client.error = ""
+        self.on_lost()
 
 
 def _secret(path: str) -> str | None:

@@ -8,15 +8,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agent.assemble import Assembler
-from agent.batch import Batch, Rejected, Rows, Shot
+from agent.batch import GONE, Batch, Rejected, Rows, Shot
 from agent.block import Block, Burst
 from agent.clean import Cleaner, Reason, judge_burst
 from agent.config import AgentConfig
 from agent.conformity import Line, Looked, Refused, Verdict, complaint
+from agent.frame import Frame, Joined
+from agent.resample import Grid
 from agent.routes import Target
 from agent.sources import Http, Modbus, SourceConfig
 from contract.arrays import Floats
-from contract.spec import Channel, Waveform
+from contract.spec import AssetClass, Channel, Waveform
 
 TIMES = 65
 """Newest times kept of a channel: its spacing is the median between them."""
@@ -27,7 +29,7 @@ class _Tally:
     """What came of one channel or waveform so far."""
 
     def __init__(self) -> None:
-        self.seen = 0
+        self.seen = self.lacked = 0
         self.least, self.most = np.inf, -np.inf
         self.marks: Counter[str] = Counter()
         self.given: set[str] = set()
@@ -74,6 +76,8 @@ class Contract(Assembler):
         self._limit = config.limits.assets
         self._tallies: dict[tuple[str, str], _Tally] = {}
         self._cleaners: dict[str, Cleaner] = {}
+        self._frames: dict[str, Frame] = {}
+        self._grids: dict[str, Grid] = {}
         self._unknown: dict[tuple[str, str], int] = {}
         self._rejected: dict[tuple[str, str], Refused] = {}
         self._messages = self._events = 0
@@ -85,10 +89,11 @@ class Contract(Assembler):
         self._expected = dict.fromkeys(expected)
 
     def _ready(
-        self, found: Block | Burst, target: Target, at_ns: int
+        self, found: Block | Burst, target: Target, at_ns: int, pos: int
     ) -> Shot | tuple[str, NDArray[np.int64], Floats]:
-        ready = super()._ready(found, target, at_ns)
+        ready = super()._ready(found, target, at_ns, pos)
         asset = ready.asset if isinstance(ready, Shot) else ready[0]
+        self._take_on((asset,))  # before anything is noted of it: what is noted is bounded, too
         spec = self.class_of(asset)
         known = {c.name for c in spec.channels} | {wave.name for wave in spec.waveforms}
         names, units = _told(found, target.leaf)
@@ -114,7 +119,7 @@ class Contract(Assembler):
 
     def take(self, batch: Batch, rejected: list[Rejected], at: float) -> None:
         """Note what a batch brought, at a time of ``time.monotonic``."""
-        self._events += len(batch.events)
+        self._events += sum(event.event != GONE for event in batch.events)
         for part in batch.rows:
             self._rows(part, at)
         for shot in batch.shots:
@@ -140,6 +145,7 @@ class Contract(Assembler):
             cleaner = self._cleaners[part.asset] = Cleaner(spec.channels)
         values = part.values[:, : len(spec.channels)]  # behind them stand features of waveforms
         marks = cleaner.judge(part.t_ns, values, part.whole)
+        joined = self._joined(part._replace(values=values), spec)
         for c, channel in enumerate(spec.channels):
             there = ~np.isnan(values[:, c])
             tally = self._tally(part.asset, channel.name)
@@ -147,6 +153,21 @@ class Contract(Assembler):
                 tally.add(part.t_ns[there], values[there, c], at)
             if marks is not None:
                 tally.mark(marks[:, c])
+            if joined.odd:
+                tally.mark(np.array([reasons[c] for _, reasons in joined.odd], dtype=np.uint8))
+            if not spec.every_s:
+                apart = ~np.isin(joined.t_ns, part.t_ns[part.whole])
+                tally.lacked += int(np.isnan(joined.values[apart, c]).sum())
+
+    def _joined(self, part: Rows, spec: AssetClass) -> Joined:
+        """Return the rows that the agent would make of readings, before it judges them."""
+        if spec.every_s:
+            grid = self._grids.setdefault(
+                part.asset, Grid(spec.channels, spec.every_s, spec.wait_s)
+            )
+            return grid.push(part.t_ns, part.values, part.pos)
+        frame = self._frames.setdefault(part.asset, Frame(len(spec.channels)))
+        return frame.push(part.t_ns, part.values, part.pos, part.whole)
 
     def looked(self, begin: float, end: float, now_ns: int) -> Looked:
         """Return what was found between two times of ``time.monotonic``; the last is ``now_ns``."""
@@ -181,6 +202,9 @@ class Contract(Assembler):
         name = declared.name
         tally = self._tallies.get((asset, name), _Tally())
         every_s = declared.every_s if isinstance(declared, Channel) else None
+        marks = +tally.marks
+        if tally.seen and tally.lacked:  # it comes, but not with the others
+            marks["missing"] += tally.lacked
         line = Line(
             asset=asset,
             channel=name,
@@ -191,7 +215,7 @@ class Contract(Assembler):
             most=None if tally.least > tally.most else tally.most,
             low=declared.low,
             high=declared.high,
-            marks=dict(tally.marks.most_common()),
+            marks=dict(marks.most_common()),
             unit=declared.unit,
             given=tuple(sorted(tally.given)),
             age_s=tally.age_s(now_ns),

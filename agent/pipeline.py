@@ -15,7 +15,7 @@ import numpy as np
 from agent import commands, health
 from agent.alerts import FAILING, Span
 from agent.asset import Asset, Counts, Run
-from agent.batch import Batch, Event, Rows, Swap
+from agent.batch import GONE, Batch, Clock, Event, Rows, Swap
 from agent.bursts import among_rows
 from agent.config import AgentConfig
 from agent.facts import Facts
@@ -24,6 +24,7 @@ from agent.group import Group
 from agent.labels import Life
 from agent.personal import personal, restored, ridge_of
 from agent.prognosis import Interval, error_h, predict_one
+from agent.record import Ended
 from contract.arrays import Arrays, Floats
 from contract.errors import ConfigError, ContractError
 from contract.release import Predictor, Release
@@ -36,6 +37,7 @@ from contract.report import (
     Shelve,
     Unshelve,
     Verdict,
+    drift_of,
 )
 from contract.spec import AssetClass
 
@@ -120,9 +122,13 @@ class Pipeline:
         """Per class the newest life that ended in a failure: asset and number."""
         self.counts = Counts()
         self.facts: Facts = {}
-        """Slow facts by asset."""
-        self.findings: list[Finding] = []
-        """Verdicts of the newest batch, to be kept with it."""
+        """Slow facts by asset, and from when on."""
+        self.clock_ns = 0
+        """This device's clock, when the newest message came."""
+        self.look: Callable[[Run, int], None] | None = None
+        """Called with each vector that is reported, by its place in a run; it changes nothing."""
+        self.findings: list[Finding | Ended] = []
+        """Verdicts and ends of lives of the newest batch, to be kept with it."""
 
     def process(self, batch: Batch) -> list[Outcome]:
         """Take a batch; return what is to be said, in order.
@@ -141,10 +147,13 @@ class Pipeline:
                 group.cohort.adopt(group.release.health)
             self._personalise(group)
             self._judge_own(group)
+            for one in self.assets.values():
+                if one.group is group:
+                    one.judged_by_another()
         if batch.facts is not None:
             self.facts = batch.facts
             for name, known in self.assets.items():
-                known.know(self.facts.get(name, {}))
+                known.know(self.facts.get(name, []))
         if batch.shots:
             rows = among_rows(batch, self.asset, self.counts)
         else:
@@ -154,13 +163,17 @@ class Pipeline:
         done = [0] * len(rows)
         for event in batch.events:
             # What came before the event is processed before it.
-            self._rows(rows, done, event.pos, outcomes)
+            self._rows(rows, done, event.pos, outcomes, batch.clock)
             self._event(event, outcomes)
-        self._rows(rows, done, None, outcomes)
-        for part in rows:
-            self.assets[part.asset].end_batch()
-        for event in batch.events:
-            self.assets[event.asset].end_batch()
+        self._rows(rows, done, None, outcomes, batch.clock)
+        ended = {part.asset for part in rows} | {event.asset for event in batch.events}
+        if batch.clock is not None:
+            self.clock_ns = batch.clock.at_ns
+            if batch.clock.back:
+                ended.update(self.assets)
+        for name in ended:
+            if name in self.assets:  # an asset that is gone may never have said anything
+                self.assets[name].end_batch(batch.clock)
         return outcomes
 
     def _check(self, batch: Batch) -> None:
@@ -179,8 +192,9 @@ class Pipeline:
             if size != (found.samples if shot.features is None else len(found.features)):
                 raise ContractError(f"a burst of another length of {shot.asset!r}, {found.name!r}")
         for event in batch.events:
-            self.asset(event.asset)
-            commands.read(event)
+            if event.event != GONE:
+                self.asset(event.asset)
+                commands.read(event)
         if batch.swap is not None and batch.swap.asset_class not in self.groups:
             raise ContractError(f"a release for an asset class {batch.swap.asset_class!r}")
 
@@ -193,11 +207,16 @@ class Pipeline:
                 raise ContractError(f"asset {name!r} matches no pattern of [assets] any more")
             found = self.assets[name] = Asset(name, self.groups[spec.name])
             found.life = self.first_life.get(name, 0)
-            found.know(self.facts.get(name, {}))
+            found.know(self.facts.get(name, []))
         return found
 
     def _rows(
-        self, rows: list[Rows], done: list[int], before: int | None, outcomes: list[Outcome]
+        self,
+        rows: list[Rows],
+        done: list[int],
+        before: int | None,
+        outcomes: list[Outcome],
+        clock: Clock | None,
     ) -> None:
         runs: list[Run] = []
         for i, part in enumerate(rows):
@@ -209,9 +228,7 @@ class Pipeline:
                 done[i] = end
                 whole = not start and end == len(part.t_ns)
                 piece = part if whole else part.piece(start, end)
-                run = self.assets[part.asset].take(piece, self.counts)
-                if run is not None:
-                    runs.append(run)
+                runs += self.assets[part.asset].take(piece, self.counts, clock)
         self._judge(runs, outcomes)
 
     def _judge(self, runs: list[Run], outcomes: list[Outcome]) -> None:
@@ -243,6 +260,9 @@ class Pipeline:
     def _vector(self, run: Run, k: int, judged: health.Judged) -> list[Outcome]:
         asset, group, t_ns = run.asset, run.asset.group, run.t_ns[k]
         self.counts.vectors += 1
+        if run.anew_ns is not None and k == 0:
+            asset.begin_time(run.anew_ns)
+        asset.watch_drift(run.levelled[k], judged)
         spec = group.spec
         if spec.rul and run.whole[k] and run.sure(k) and group.levels.ready:
             self._lives.add(asset.name, asset.life, t_ns, run.X[k])
@@ -255,6 +275,7 @@ class Pipeline:
         if judged.z is not None and judged.score is not None:
             # By what was judged now alone: an old score, told again, is no evidence.
             change = asset.alert.push(t_ns, judged.score, rul_h, asset.life)
+            self._record(asset, judged, judged.score, t_ns, change)
         else:
             change = asset.alert.expire(t_ns)
         if not due and not change:
@@ -265,21 +286,37 @@ class Pipeline:
         report = self._health(run, k, judged, predictor, rul_h, marks)
         outcomes: list[Outcome] = []
         if due:
+            if report.rul_h is not None:
+                asset.record.tell(t_ns, report.rul_h)
             asset.told_ns = t_ns
             outcomes.append(report)
+            if self.look is not None:
+                self.look(run, k)
         if change:
             outcomes.append(
                 asset.alert.report(
                     asset.name,
                     change,
                     t_ns,
-                    score=judged.score or 0.0,
-                    rul_h=report.rul_h,
+                    newest=(judged.score or 0.0, report.rul_h),
+                    interval=group.interval,
                     judged_by=report.judged_by,
                     reasons=health.why(judged, group.parts),
                 )
             )
         return outcomes
+
+    def _record(
+        self, asset: Asset, judged: health.Judged, score: float, t_ns: int, change: str
+    ) -> None:
+        """Count a judged vector; keep it, if an alert stands, until it is known what it was."""
+        tally = asset.group.tally
+        tally.watched_ns += asset.record.watched_ns(t_ns)
+        tally.judged += 1
+        tally.over += score >= 1.0
+        tally.raised += change == "raised"
+        if asset.alert.active and judged.z is not None:
+            asset.record.suspect(asset.alert.number, judged.z, judged.raw)
 
     def _health(
         self,
@@ -302,6 +339,7 @@ class Pipeline:
             low_h, high_h = group.interval.around(rul_h)
             coverage = group.interval.coverage
         score = judged.score
+        drifted = asset.drifted
         index = None if score is None else health.index(score, rul_h, group.spec.cap_h)
         return Health(
             asset=asset.name,
@@ -323,16 +361,47 @@ class Pipeline:
                 () if run.whole[k] and judged.absent is None else group.lacking(x, judged.absent)
             ),
             why=health.why(judged, group.parts) if score is not None and score > 0.7 else (),
+            drift=drifted,
+            drift_of=drift_of(drifted, group.sensors),
+        )
+
+    def _gone(self, event: Event, outcomes: list[Outcome]) -> None:
+        """Say of an asset that nothing is known of it any more, unless that was said."""
+        asset = self.assets.get(event.asset)
+        if asset is None or not asset.present:
+            return
+        marks = asset.leave()
+        for mark in marks:
+            self.counts.mark(asset.name, mark.removesuffix(".stale"), "stale", 1)
+        outcomes.append(
+            Health(
+                asset=asset.name,
+                t=event.t_ns / 1e9,
+                state="stale",
+                health=None,
+                score=None,
+                rul_h=None,
+                rul_error_h=None,
+                rul_local_h=None,
+                judged_by=asset.group.version,
+                rul_model="",
+                life=asset.life,
+                why=(),
+                marks=marks,
+            )
         )
 
     def _event(self, event: Event, outcomes: list[Outcome]) -> None:
+        if event.event == GONE:
+            self._gone(event, outcomes)
+            return
         asset = self.asset(event.asset)
         said = commands.read(event)
         if not asset.is_new(commands.key(event, said, asset.alert.id_of(asset.name))):
             self.counts.repeated += 1
             return
         if isinstance(said, LifeEvent):
-            self._life_event(asset, event, said.ref, outcomes)
+            self._life_event(asset, event, said, outcomes)
         else:
             outcomes.append(self._command(asset, event.t_ns, said))
 
@@ -351,7 +420,11 @@ class Pipeline:
             meant = said.alert or newest
             word = alert.state
             if isinstance(said, Verdict):
-                self.findings.append(self._finding(asset, t_ns, said))
+                finding = self._finding(asset, t_ns, said)
+                self.findings.append(finding)
+                if said.verdict == "false_alarm" and finding.span is not None:
+                    found = asset.record.acquitted(finding.span.number)
+                    asset.group.acquit(*found)
             if meant != newest:
                 remark = f"{meant} is not the newest alert"
             elif isinstance(said, Verdict):
@@ -359,7 +432,13 @@ class Pipeline:
             else:
                 word = alert.acknowledge()
         return alert.report(
-            asset.name, word, t_ns, judged_by=asset.group.version, remark=remark, ref=said.ref
+            asset.name,
+            word,
+            t_ns,
+            interval=asset.group.interval,
+            judged_by=asset.group.version,
+            remark=remark,
+            ref=said.ref,
         )
 
     def _finding(self, asset: Asset, t_ns: int, said: Verdict) -> Finding:
@@ -373,24 +452,31 @@ class Pipeline:
             span,
         )
 
-    def _life_event(self, asset: Asset, event: Event, ref: str, outcomes: list[Outcome]) -> None:
+    def _life_event(
+        self, asset: Asset, event: Event, said: LifeEvent, outcomes: list[Outcome]
+    ) -> None:
         self.counts.events += 1
-        closed = asset.flush(event.pos, self.counts)
-        if closed is not None:
-            self._judge([closed], outcomes)
-        word = asset.alert.end(event.t_ns)
-        if word or ref:
+        run = asset.flush(event.pos, self.counts)
+        if run is not None:
+            self._judge([run], outcomes)
+        group, newest = asset.group, asset.alert.newest
+        if event.event != "started" and asset.begun:
+            self.findings.append(_ended(asset, event))
+        closed = asset.alert.end(event.t_ns)
+        if closed or said.ref:
             outcomes.append(
                 asset.alert.report(
                     asset.name,
-                    word or "normal",
+                    "normal",
                     event.t_ns,
-                    score=0.0,
-                    judged_by=asset.group.version,
-                    ref=ref,
+                    newest=newest,
+                    interval=group.interval,
+                    judged_by=group.version,
+                    event=said.event if closed else "",
+                    remark="" if closed else f"{said.event}: noted",
+                    ref=said.ref,
                 )
             )
-        group = asset.group
         if group.levels.learning:
             self._learn_levels(asset, failed=event.event == "failed")
         if event.event != "failed":
@@ -431,7 +517,7 @@ class Pipeline:
         group.levels.settle()
 
     def _live_again(self, asset: Asset, life: Kept) -> None:
-        asset.know(self.facts.get(asset.name, {}))
+        asset.know(self.facts.get(asset.name, []))
         t_ns, X = asset.live_again(life)
         if life.whole:
             self._lives.forget(life.asset, life.life)
@@ -462,6 +548,8 @@ class Pipeline:
             if group.personal is not None:
                 for key, array in group.personal.arrays().items():
                     arrays[f"class/{name}/{key}"] = array
+            for key, array in group.record().items():
+                arrays[f"class/{name}/{key}"] = array
             for key, array in group.levels.arrays().items():
                 arrays[f"class/{name}/levels/{key}"] = array
             if group.release is not None:
@@ -480,6 +568,7 @@ class Pipeline:
             "released": released,
             "ended": self._ended,
             "facts": self.facts,
+            "clock_ns": self.clock_ns,
             "first_life": {
                 name: life
                 for name, life in sorted(self.first_life.items())
@@ -520,8 +609,9 @@ class Pipeline:
                 raise ContractError(f"the state of asset class {name!r} is not whole") from error
         self.counts = state.counts
         self.facts = state.facts
+        self.clock_ns = state.clock_ns
         for name, asset in self.assets.items():
-            asset.know(self.facts.get(name, {}))
+            asset.know(self.facts.get(name, []))
             self.first_life.pop(name, None)
 
     def _restore(self, group: Group, state: "_Head", arrays: Arrays) -> None:
@@ -544,6 +634,25 @@ class Pipeline:
             if group.release is not None:
                 group.personal = restored(group.release, arrays)
             self._judge_own(group)
+        if "tally" in arrays:
+            group.restore_record(arrays)
+
+
+def _ended(asset: Asset, event: Event) -> Ended:
+    span = asset.alert.span()
+    own = span is not None and span.life == asset.life
+    told, error = asset.record.error_h(event.t_ns, asset.group.spec.cap_h)
+    return Ended(
+        asset.group.spec.name,
+        asset.name,
+        asset.life,
+        event.t_ns,
+        event.event,
+        asset.alert.id_of(asset.name, span) if own else "",
+        own and asset.alert.active,
+        told,
+        error,
+    )
 
 
 class _Head(msgspec.Struct):
@@ -553,6 +662,7 @@ class _Head(msgspec.Struct):
     counts: Counts
     ended: dict[str, tuple[str, int]] = {}
     facts: Facts = {}
+    clock_ns: int = 0
     first_life: dict[str, int] = {}
 
 

@@ -23,7 +23,7 @@ import msgspec
 from agent.app import Engine
 from agent.config import AgentConfig, load
 from agent.facts import FactsFile
-from agent.files import results
+from agent.files import bursts, results
 from agent.files.chunk import EVER, Look
 from agent.files.pace import Pace
 from agent.files.player import Done, Player
@@ -78,8 +78,11 @@ def replay(
         files = _Files(config, job, progress.say)
         left = None if job.rul is None else read_rul(job.rul)
         engine = _engine(config, job, opened)
-        player = Player(engine, progress.say)
-        for path in job.files:  # all of them, before the first of perhaps many hours
+        of_bursts = [path for path in job.files if bursts.is_one(path)]
+        tables = [path for path in job.files if path not in of_bursts]
+        beside = bursts.Bursts(of_bursts, config, job.look, progress.say)
+        player = Player(engine, beside, progress.say)
+        for path in tables:  # all of them, before the first of perhaps many hours
             with files.open(path) as recording:
                 player.begin(recording)
                 progress.say(f"{path}: {recording.format or 'a table'}")
@@ -88,7 +91,11 @@ def replay(
         before = engine.status(online=False)
         pace = Pace(job.speed, clock, stopping.wait) if job.speed else None
         try:
-            cut = _play(files, job, player, pace, stopping, progress)
+            cut = _play(files, tables, player, pace, stopping, progress)
+            for _ in () if stopping.is_set() else player.play_bursts():
+                progress.tell(player.done.rows, 1.0)
+                if stopping.is_set():
+                    break
         except (DataError, ConfigError):
             player.checkpoint()  # a state that is kept is whole, as far as it goes
             raise
@@ -104,7 +111,7 @@ def replay(
 
 def _play(
     files: "_Files",
-    job: Job,
+    tables: list[Path],
     player: Player,
     pace: Pace | None,
     stopping: threading.Event,
@@ -112,7 +119,7 @@ def _play(
 ) -> dict[str, float | None]:
     """Play all files; return the assets that did not fail, with the seconds between rows."""
     cut: dict[str, float | None] = {}
-    for number, path in enumerate(job.files):
+    for number, path in enumerate(tables):
         with files.open(path) as recording:
             player.begin(recording)
             for chunk in recording.chunks():
@@ -121,7 +128,7 @@ def _play(
                 whole = [(0, len(chunk.t_ns))]
                 for start, end in whole if pace is None else pace.pieces(chunk):
                     player.play(chunk, start, end)
-                    share = (number + recording.done) / len(job.files)
+                    share = (number + recording.done) / len(tables)
                     progress.tell(player.done.rows, share)
                 if stopping.is_set():
                     return cut
@@ -135,7 +142,7 @@ class _Files:
         self._look = job.look
         self._say = say
         self._most_assets = config.limits.assets
-        self._known = {c.name for spec in config.asset_class for c in spec.channels}
+        self._known = {c.name for spec in config.asset_class for c in spec.columns}
         self._windows = None if job.labels is None else Windows(job.labels)
         self._counted: dict[str, int] = {}
 

@@ -13,7 +13,8 @@ from math import isfinite, isnan, sqrt
 import numpy as np
 from numpy.typing import NDArray
 
-from agent.frame import Joined
+from agent.clean import Reason
+from agent.frame import Joined, Odd
 from contract.arrays import Floats
 from contract.spec import Channel
 
@@ -89,25 +90,50 @@ class Grid:
         joined = rows.joined()
         return joined.t_ns, joined.values
 
+    @property
+    def newest_ns(self) -> int:
+        """Return the time of the newest reading."""
+        return self._newest
+
+    def knows(self, t_ns: int) -> bool:
+        """Return whether a reading of this time is there, among the newest of a channel."""
+        return any(t_ns in column.recent for column in self._columns)
+
+    def begin_anew(self, t_ns: int) -> None:
+        """Let time go on from here: what is known of later times is forgotten.
+
+        What was open was closed before, by ``flush``.
+        """
+        self._newest = self.last_ns = _NEVER
+        for column in self._columns:
+            known = column.recent.array()
+            column.recent = _Recent(known[: int(known.searchsorted(t_ns))])
+
     def _take_few(self, t_ns: Integers, values: Floats, pos: Integers, rows: "_Rows") -> None:
         for t, row, at in zip(t_ns.tolist(), values.tolist(), pos.tolist(), strict=True):
             said = taken = known = 0
+            reasons: list[int] = []
             late = t <= self.last_ns
             k = -(-t // self._every)
-            for column, value in zip(self._columns, row, strict=True):
+            for c, (column, value) in enumerate(zip(self._columns, row, strict=True)):
                 if isnan(value):
                     continue
                 said += 1
-                if t > column.recent.newest:
-                    new = not late
-                else:
+                again = old = False
+                if t <= column.recent.newest:
                     again = t in column.recent
                     known += again
-                    new = not (late or again or t < column.recent.oldest())
-                if new:
+                    old = t < column.recent.oldest()
+                if not (again or old):
+                    column.recent.add(t)  # of what is late, too: it may come again
+                if not (late or again or old):
                     taken += 1
-                    column.recent.add(t)
                     column.add(t, k, value)
+                    continue
+                reasons = reasons or [0] * len(row)
+                reasons[c] = Reason.DUPLICATE if again else Reason.LATE
+            if reasons:
+                rows.odd.append((at, np.array(reasons, dtype=np.uint8)))
             if said and not taken:
                 rows.repeated += known == said
                 rows.late += known != said
@@ -218,6 +244,7 @@ class _Rows:
         self._values: list[list[float]] = []
         self._pos: list[int] = []
         self.late = self.repeated = 0
+        self.odd: Odd = []
 
     def add(self, t_ns: int, values: list[float], pos: int) -> None:
         """Add a row, unless no channel has a value."""
@@ -251,7 +278,7 @@ class _Rows:
             if len(self._parts) == 1
             else (np.concatenate([part[i] for part in self._parts]) for i in range(3))
         )
-        return Joined(t_ns, values, pos, self.late, self.repeated)
+        return Joined(t_ns, values, pos, self.late, self.repeated, self.odd)
 
 
 @dataclass(slots=True)

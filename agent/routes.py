@@ -7,6 +7,7 @@ from typing import NamedTuple
 from agent.config import AgentConfig, Subscription
 from agent.sources import Http, Modbus, Serial
 from contract import topics
+from contract.errors import DecodeError
 
 
 class Target(NamedTuple):
@@ -14,7 +15,7 @@ class Target(NamedTuple):
 
     Attributes:
         asset: of the readings.
-        leaf: a channel; ``readings``, ``event``, or a leaf of our own results.
+        leaf: a channel; ``readings``, ``event``, ``command``, ``verdict``, or one of our results.
         format: ``auto`` or the name of a decoder, see ``agent.decode``.
         whole: whether one message speaks of all channels it ever would at its time.
         units: by channel, where they are not the unit that the class declares.
@@ -49,20 +50,21 @@ class Routes:
             if isinstance(source, Http):
                 self._http[source.name] = source
             else:
-                self._sources[f"source/{source.name}"] = _target_of(source)
+                self._sources[source.name] = _target_of(source)
         sparkplug = config.mqtt.sparkplug
         self._sparkplug = bool(sparkplug)
         own = config.mqtt.topics or (topics.subscription(site, node),)
         self.filters: list[tuple[str, int]] = [(topic, 1) for topic in own]
         self.filters += [(topic_filter(s.topic), s.qos) for s in config.mqtt.subscribe]
 
-    def target(self, topic: str) -> Target:
-        """Return what a topic means; raises ``DecodeError`` (reason ``topic``) if it is nothing."""
-        found = self._sources.get(topic)
-        if found is not None:
-            return found
-        if topic.startswith("source/"):
-            return self._posted(topic)
+    def target(self, topic: str, source: str = "") -> Target:
+        """Return what a topic of MQTT or of a source means.
+
+        Raises:
+            DecodeError: ``topic``: it means nothing; ``unit``.
+        """
+        if source:
+            return self._sources.get(source) or self._posted(self._http[source], topic)
         if self._sparkplug and topic.startswith("spBv1.0/"):
             return Target("", format="sparkplug")
         for pattern, subscription in self._routes:
@@ -72,18 +74,18 @@ class Routes:
         parsed = topics.parse(topic)
         return Target(parsed.asset, parsed.leaf, whole=parsed.leaf == topics.READINGS)
 
-    def _posted(self, topic: str) -> Target:
+    def _posted(self, source: Http, topic: str) -> Target:
         # source/<name>/<format>/<asset>/<channel or "readings">, as agent.sources.http says.
-        _, name, form, asset, leaf = topic.split("/", 4)
-        source = self._http[name]
+        _, _, form, asset, leaf = topic.split("/", 4)
         leaf = "" if leaf == topics.READINGS and form != "json" else leaf
         return Target(
-            "" if asset == "-" else asset,
+            asset,
             leaf,
             format=form,
             whole=leaf == topics.READINGS or form == "csv",
             units=source.units,
             columns=source.columns,
+            time=source.time,
         )
 
 
@@ -112,12 +114,16 @@ def _pattern(pattern: str) -> re.Pattern[str]:
 
 def _subscribed(subscription: Subscription, levels: dict[str, str]) -> Target:
     channel = levels.get("channel", subscription.channel)
+    if channel == topics.READINGS and subscription.unit:
+        raise DecodeError(
+            "unit", f"one unit, {subscription.unit!r}, for several channels: give units, a table"
+        )
     return Target(
         levels.get("asset", subscription.asset),
         channel,
         format=subscription.format,
         whole=not channel and bool(subscription.columns),
-        units={channel: subscription.unit} if subscription.unit else {},
+        units={channel: subscription.unit} if subscription.unit else subscription.units,
         columns=subscription.columns,
         time=subscription.time,
     )
@@ -125,8 +131,7 @@ def _subscribed(subscription: Subscription, levels: dict[str, str]) -> Target:
 
 def _target_of(source: Serial | Modbus) -> Target:
     if isinstance(source, Modbus):
-        units = {poll.channel: poll.unit for poll in source.poll if poll.unit}
-        return Target(source.asset, format="lines", units=units)
+        return Target(source.asset, format="lines")
     form = "lines" if source.format == "json" else source.format
     return Target(
         source.asset,
@@ -137,6 +142,42 @@ def _target_of(source: Serial | Modbus) -> Target:
         time=source.time,
         checksum=source.checksum,
     )
+
+
+def apart(config: AgentConfig) -> list[str]:
+    """Return, in words, where channels that come by themselves will hardly ever make a row.
+
+    Without a grid a row is of one time, and lacks what was read at another.
+    """
+    loose = {
+        spec.name: f"asset_class {spec.name} has no every_s"
+        for spec in config.asset_class
+        if not spec.every_s and len(spec.channels) > 1
+    }
+    found = []
+    for one in config.mqtt.subscribe:
+        spec = config.class_of(one.asset) if one.asset else None
+        names = [spec.name] if spec else [*loose]
+        if one.channel or "{channel}" in one.topic.split("/"):
+            found += [
+                f"{loose[name]}: channels from {one.topic!r} make one row only where they bear the "
+                "same time, and each is missing in the others' rows: give the class every_s"
+                for name in names
+                if name in loose
+            ]
+    for source in config.source:
+        if not isinstance(source, Modbus):
+            continue
+        beats: dict[str, set[float]] = {}
+        for poll in source.poll:
+            beats.setdefault(source.asset_of(poll), set()).add(poll.every_s)
+        found += [
+            f"{loose[spec.name]}: channels of {asset!r} are polled at several rates by source "
+            f"{source.name!r}, and each is missing in the others' rows: give the class every_s"
+            for asset, rates in beats.items()
+            if len(rates) > 1 and (spec := config.class_of(asset)) and spec.name in loose
+        ]
+    return found
 
 
 def overlapping(patterns: Sequence[str]) -> str:

@@ -55,3 +55,14 @@ CREATE TABLE IF NOT EXISTS verdict (
   life INTEGER, since_ns INTEGER, until_ns INTEGER,  -- of the alert, where that is known
   fault TEXT NOT NULL, note TEXT NOT NULL, by TEXT NOT NULL
 );
+
+-- How lives ended, and whether that was foretold.
+CREATE TABLE IF NOT EXISTS ended (
+  id INTEGER PRIMARY KEY,
+  asset_class TEXT NOT NULL, asset TEXT NOT NULL, life INTEGER NOT NULL, t_ns INTEGER NOT NULL,
+  event TEXT NOT NULL,             -- failed, maintained, replaced
+  alert TEXT NOT NULL,             -- the newest of that life; empty: there was none
+  stood INTEGER NOT NULL,          -- at the end
+  told INTEGER NOT NULL,           -- predictions of remaining life
+  error_h REAL                     -- their mean absolute error
+);

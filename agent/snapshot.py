@@ -6,7 +6,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from contract.report import Alert, AlertState, Health
+from contract.report import Alert, AlertState, Health, Quality
 
 
 class Points(NamedTuple):
@@ -33,6 +33,18 @@ class Histogram(msgspec.Struct, frozen=True):
     bounds: tuple[float, ...]
     counts: tuple[int, ...]
     sum: float
+
+
+class SeenFeatures(msgspec.Struct, frozen=True):
+    """Features of an asset that somebody looks at, at its last reports.
+
+    Attributes:
+        parts: channel and statistic of each.
+        told: seconds since 1970 UTC ``(n,)``, values ``(n, features)``; NaN where not known.
+    """
+
+    parts: tuple[tuple[str, str], ...]
+    told: Points
 
 
 class SeenAsset(msgspec.Struct, frozen=True):
@@ -86,12 +98,42 @@ class SeenClass(msgspec.Struct, frozen=True):
         features: digest that devices which learn together must share.
         release: version; 0: the device's own models.
         digest: of the release; empty: there is none.
+        quality: of its alerts.
     """
 
     name: str
     features: str
     release: int
     digest: str
+    quality: Quality
+
+
+class SeenChannel(msgspec.Struct, frozen=True):
+    """One channel of notices; counts since it has its file, see ``agent.notify.outbox.Counts``.
+
+    Attributes:
+        name: of the channel.
+        kind: of the channel.
+        alive: whether its thread runs.
+        sent: taken on by the other side.
+        failed: attempts that failed.
+        given_up: notices refused, or not sent for too long.
+        dropped: notices that gave way because too many waited.
+        waiting: at present.
+        oldest: when the oldest of these was made, seconds since 1970 UTC; None: none waits.
+        trouble: why the newest attempt failed, or its file cannot be used; empty: all is well.
+    """
+
+    name: str
+    kind: str
+    alive: bool
+    sent: int
+    failed: int
+    given_up: int
+    dropped: int
+    waiting: int
+    oldest: float | None
+    trouble: str
 
 
 class Broker(msgspec.Struct, frozen=True):
@@ -164,9 +206,13 @@ class Snapshot(msgspec.Struct, frozen=True):
         vectors: feature vectors.
         events: life events.
         lives: finished lives.
+        clock_steps: how often an asset's time began anew, where a clock was set back.
+        clock_problem: what is wrong with the device's clock; empty: nothing that is known.
         bad: values marked bad.
-        marked: values by ``channel.reason``, bad and uncertain.
+        marked: values by ``channel.reason``.
+        marked_of: the same by asset.
         rejected: messages that could not be used, by reason, since the process began.
+        left_out: values that nothing was made of, by reason, since the process began.
         raised: alerts since the process began.
         known: assets.
         waiting: messages in the intake.
@@ -174,12 +220,14 @@ class Snapshot(msgspec.Struct, frozen=True):
         alerts: last changes of state, oldest first.
         classes: what judges.
         sources: other than MQTT.
+        channels: of notices.
         broker: and the results that wait for it.
         files: the agent's own.
         process: the agent's own.
         latency: seconds from the arrival of a message to its commit.
         commit: seconds that a commit takes.
         batch: messages that share a commit.
+        features: by asset, of those that somebody looks at.
     """
 
     at: float
@@ -194,9 +242,13 @@ class Snapshot(msgspec.Struct, frozen=True):
     vectors: int
     events: int
     lives: int
+    clock_steps: int
+    clock_problem: str
     bad: int
     marked: dict[str, int]
+    marked_of: dict[str, dict[str, int]]
     rejected: dict[str, int]
+    left_out: dict[str, int]
     raised: int
     known: int
     waiting: int
@@ -204,12 +256,14 @@ class Snapshot(msgspec.Struct, frozen=True):
     alerts: tuple[Alert, ...]
     classes: tuple[SeenClass, ...]
     sources: tuple[SeenSource, ...]
+    channels: tuple[SeenChannel, ...]
     broker: Broker
     files: Files
     process: Process
     latency: Histogram
     commit: Histogram
     batch: Histogram
+    features: dict[str, SeenFeatures] = {}
 
     def asset(self, name: str) -> SeenAsset | None:
         """Return an asset by its name."""

@@ -2,6 +2,7 @@
 
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
 from agent.batch import Rows
 from agent.clean import QUALITY, Cleaner, Quality
@@ -9,6 +10,8 @@ from contract.arrays import Arrays, Floats
 from contract.spec import AssetClass
 
 _NEVER = -(2**63)
+_BACK_NS = 60_000_000_000
+"""What is older by more is of a clock that was set back: it is the newest that there is."""
 
 
 class Speed:
@@ -41,7 +44,8 @@ class Speed:
     def take(self, part: Rows) -> Floats:
         """Take readings; return the newest speed before them and after each of them ``(n + 1,)``.
 
-        Of several at one time the first stands.
+        Of several at one time the first stands. One that is far older than the newest takes its
+        place: speeds are there for bursts alone, and a clock that was set back shows here at once.
         """
         values = part.values[:, self._column : self._column + 1]
         marks = self._cleaner.judge(part.t_ns, values, np.zeros(len(values), dtype=np.bool_))
@@ -51,10 +55,22 @@ class Speed:
         t_ns = np.concatenate([[self._newest_ns], np.where(good, part.t_ns, _NEVER)])
         newest = np.maximum.accumulate(t_ns)
         newer = np.concatenate([[True], t_ns[1:] > newest[:-1]])
+        if (t_ns[1:][good] < newest[:-1][good] - _BACK_NS).any():
+            newer[1:] = self._newer_one_by_one(t_ns)
         at = np.maximum.accumulate(np.where(newer, np.arange(len(t_ns)), 0))
         speeds: Floats = np.concatenate([[self.value], values[:, 0]])[at]
-        self._newest_ns, self.value = int(newest[-1]), float(speeds[-1])
+        self._newest_ns, self.value = int(t_ns[at[-1]]), float(speeds[-1])
         return speeds
+
+    @staticmethod
+    def _newer_one_by_one(t_ns: NDArray[np.int64]) -> list[bool]:
+        newest, *later = t_ns.tolist()
+        newer = []
+        for t in later:
+            newer.append(t != _NEVER and (t > newest or t < newest - _BACK_NS))
+            if newer[-1]:
+                newest = t
+        return newer
 
     def arrays(self) -> Arrays:
         """Return the state, in arrays of fixed shape."""

@@ -30,9 +30,11 @@ from agent.config import Keep
 from agent.database import Database
 from agent.journal import Journal, JournalReader
 from agent.labels import Life, hours_left, row_weights
+from agent.record import Ended
 from contract import VERSION, npz
 from contract.arrays import Arrays, Floats
 from contract.errors import ConfigError, ContractError
+from contract.report import Quality
 from contract.spec import AssetClass
 
 if TYPE_CHECKING:
@@ -479,6 +481,42 @@ class Store:
             "DELETE FROM verdict WHERE id <= (SELECT MAX(id) FROM verdict) - 10000", ()
         )
 
+    def note_ended(self, ended: Ended) -> None:
+        """Keep how a life ended; of 10,000 and more the newest."""
+        self.database.do(
+            "INSERT INTO ended (asset_class, asset, life, t_ns, event, alert, stood, told, error_h)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            tuple(ended),
+        )
+        self.database.do("DELETE FROM ended WHERE id <= (SELECT MAX(id) FROM ended) - 10000", ())
+
+    def judged_anew(self, asset_class: str) -> None:
+        """Let verdicts and ends of lives count for what judges from here on."""
+        newest = [
+            self._scalar(f"SELECT COALESCE(MAX(id), 0) FROM {table}")  # noqa: S608
+            for table in ("verdict", "ended")
+        ]
+        self.set_meta(f"judged_from/{asset_class}", msgspec.json.encode(newest).decode())
+
+    def cases(self, asset_class: str) -> tuple[list[tuple[str, str]], list[Ended]]:
+        """Return what people found and how lives ended, as long as the present judge judges.
+
+        Returns:
+            id of an alert and the verdict, in the order in which they came; lives.
+        """
+        kept = self.meta(f"judged_from/{asset_class}", "[0,0]")
+        verdict, ended = msgspec.json.decode(kept, type=tuple[int, int])
+        said = self.database.rows(
+            "SELECT alert, verdict FROM verdict WHERE asset_class = ? AND id > ? ORDER BY id",
+            *(asset_class, verdict),
+        )
+        lives = self.database.rows(
+            "SELECT asset_class, asset, life, t_ns, event, alert, stood, told, error_h FROM ended "
+            "WHERE asset_class = ? AND id > ? ORDER BY id",
+            *(asset_class, ended),
+        )
+        return [(alert, word) for alert, word in said], [Ended(*life) for life in lives]
+
     # -- checkpoint -------------------------------------------------------------------------
 
     def checkpoint(self, head: dict[str, object], arrays: Arrays) -> None:
@@ -513,6 +551,8 @@ class Store:
         self._prune_results()
         self._prune_lives()
         self.done = max(self.done, self.seq)
+        if self._notes:  # now: an agent that ends behind this has no later transaction
+            self._write_notes()
         self.commit()
         self._journal.forget(before, beyond_bytes=self._keep.journal_mb * 1e6)
 
@@ -623,6 +663,12 @@ def read_lives(
             y = hours_left(t_ns, end_ns, spec.cap_h)
             lives.append(Life(asset, life, X, y, row_weights(t_ns, end_ns, spec.cap_h)))
     return lives
+
+
+def read_quality(db: sqlite3.Connection) -> dict[str, Quality]:
+    """Return how good the alerts are, per asset class, as last noted."""
+    row = db.execute("SELECT value FROM meta WHERE key = 'quality'").fetchone()
+    return msgspec.json.decode(row[0], type=dict[str, Quality]) if row else {}
 
 
 def open_readonly(folder: Path) -> sqlite3.Connection:

@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 
 import msgspec
 
-from contract.report import Alert, Why
+from contract.report import Alert, Health, Why
 from contract.spec import AssetClass
 
 _STATS = {
@@ -37,7 +37,7 @@ _WAVES = {
 
 
 def in_words(alert: Alert, spec: AssetClass, remark: str = "") -> Alert:
-    """Return the alert with its text; ``remark`` ends it.
+    """Return the alert with its text: ``remark`` ends it, and the id that people are asked for.
 
     >>> from contract.spec import Channel
     >>> spec = AssetClass("pump", (Channel("vibration", "mm/s"),))
@@ -46,15 +46,19 @@ def in_words(alert: Alert, spec: AssetClass, remark: str = "") -> Alert:
     >>> in_words(alert, spec).text[:68]
     'pump-3: 2.0 times the limit since 2026-01-01 00:00 UTC: vibration hi'
     >>> in_words(alert, spec).text[56:]
-    'vibration high (mean over 16 rows, 6.3 times its usual spread); about 31 h left'
+    'vibration high (mean over 16 rows, 6.3 times its usual spread); about 31 h left [pump-3/0/1]'
     """
-    text = _text(alert, spec)
-    return msgspec.structs.replace(
-        alert, text=f"{alert.asset}: {text}{f' ({remark})' if remark else ''}"
-    )
+    text = f"{alert.asset}: {_text(alert, spec)}"
+    if remark:
+        text += f" ({remark})"
+    if (alert.state != "normal" or alert.event) and not alert.id.endswith("/0"):
+        text += f" [{alert.id}]"
+    return msgspec.structs.replace(alert, text=text)
 
 
 def _text(alert: Alert, spec: AssetClass) -> str:
+    if alert.event:
+        return f"{alert.event}: alert closed"
     match alert.state:
         case "returned":
             # A person's answer ends what was latched; else the machine came back by itself.
@@ -63,9 +67,10 @@ def _text(alert: Alert, spec: AssetClass) -> str:
         case "latched":
             return "back within its limit; held until it is acknowledged"
         case "shelved":
-            return f"shelved until {_when(alert.until or 0.0)}"
+            hidden = f"; {_standing(alert, spec)}" if _over(alert, spec) else ""
+            return f"shelved until {_when(alert.until or 0.0)}{hidden}"
         case "normal":
-            return "normal"
+            return "no alert"
     return f"{_LEADS.get(alert.state, '')}{_standing(alert, spec)}"
 
 
@@ -76,18 +81,41 @@ _LEADS = {
 }
 
 
+def _over(alert: Alert, spec: AssetClass) -> bool:
+    return alert.score >= 1.0 or (alert.rul_h is not None and alert.rul_h < spec.alert_rul_h)
+
+
 def _standing(alert: Alert, spec: AssetClass) -> str:
     failing = "failing, " if alert.severity == "failing" else ""
     since = _when(alert.since)
     if alert.score >= 1.0:
         what = f"{alert.score:.1f} times the limit since {since}"
-    elif alert.rul_h is not None and alert.rul_h < spec.alert_rul_h:
+    elif _over(alert, spec):
         what = f"near the end of its life since {since}"
     else:
         what = f"over its limit since {since}, {alert.score:.1f} times the limit now"
     parts = ", ".join(reason(why, spec) for why in alert.why)
-    left = "" if alert.rul_h is None else f"; about {alert.rul_h:.0f} h left"
+    left = "" if alert.rul_h is None else f"; about {alert.rul_h:.0f} h left{within(alert, spec)}"
     return f"{failing}{what}{f': {parts}' if parts else ''}{left}"
+
+
+def within(told: Alert | Health, spec: AssetClass) -> str:
+    """Say between which hours the truth lies, behind the hours left; empty: it is not known.
+
+    >>> from contract.spec import Channel
+    >>> spec = AssetClass("pump", (Channel("vibration", "mm/s"),), cap_h=125.0)
+    >>> alert = Alert("p/0/1", "p", "raised", 0, 0, 2.0, 31.0, 0, (), "", rul_low_h=20.4,
+    ...               rul_high_h=45.0)
+    >>> within(alert, spec)
+    ' (20 to 45)'
+    >>> within(msgspec.structs.replace(alert, rul_high_h=125.0), spec)
+    ' (at least 20)'
+    """
+    if told.rul_low_h is None or told.rul_high_h is None:
+        return ""
+    if told.rul_high_h >= spec.cap_h:  # the cap stands for it and all above
+        return f" (at least {told.rul_low_h:.0f})"
+    return f" ({told.rul_low_h:.0f} to {told.rul_high_h:.0f})"
 
 
 def reason(why: Why, spec: AssetClass) -> str:

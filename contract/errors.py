@@ -6,7 +6,7 @@ class RunoutError(Exception):
 
 
 class BrokenError(RunoutError):
-    """A part of this process has ended that must not: started anew, it goes on from its journal."""
+    """A part of this process ended that must not: started anew, it goes on from its journal."""
 
 
 class ConfigError(RunoutError):

@@ -24,7 +24,7 @@ class FeatureSpec:
     def of(cls, asset_class: AssetClass) -> "FeatureSpec":
         """Return the features of an asset class."""
         functions = (function.name for function in asset_class.functions)
-        more = (*functions, *asset_class.facts, *(AGES if asset_class.age else ()))
+        more = (*functions, *asset_class.fact_names, *(AGES if asset_class.age else ()))
         return cls(asset_class.channel_names, asset_class.stats, more)
 
     @property

@@ -24,6 +24,16 @@ class Watch(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="
         alarm_rate: share of healthy feature vectors that may lie above the limit.
         memory: healthy feature vectors after which what was learnt counts half; 0: nothing is
             forgotten.
+        recent: the own mean is that of so many of the baseline's last vectors: of a machine that
+            drifts where it was last, and not where it was on the whole; 0: of all.
+        floor: how many times the variance that the mean of N independent readings would have is
+            added to that of an own ``mean_N`` or ``ewma_N``: few windows that overlap, and
+            readings in steps, look steadier than they are.
+        follow: the own mean follows the machine, over so many vectors; 0: it stays. What wears
+            more slowly than that is then never seen: for quantities that wander in health.
+        follow_within: only columns that are nearer than so many deviations are followed.
+        guarded: what scores as abnormal is not learnt as healthy. False is for a model of what is
+            rare, which must know all that comes: any other would learn the fault.
     """
 
     stats: tuple[str, ...] = ()
@@ -34,15 +44,39 @@ class Watch(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="
     off_delay: Positive = 5
     alarm_rate: Annotated[float, msgspec.Meta(gt=0, lt=0.5)] = 0.001
     memory: Annotated[int, msgspec.Meta(ge=0)] = 0
+    recent: Annotated[int, msgspec.Meta(ge=0)] = 0
+    floor: Annotated[float, msgspec.Meta(ge=0)] = 0.0
+    follow: Annotated[float, msgspec.Meta(ge=0)] = 0.0
+    follow_within: Rate = 2.5
+    guarded: bool = True
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be; msgspec turns this into an error with the path."""
+        if self.recent > self.baseline:
+            raise ValueError(f"recent: of {self.baseline} baseline vectors, not {self.recent}")
+        if 0 < self.follow < 1:
+            raise ValueError("follow: 0, or one vector at least")
 
     def shared(self) -> list[object]:
-        """Return what devices must agree on for what they learnt to be merged."""
+        """Return what devices must agree on for what they learnt to be merged.
+
+        A setting that came later is told only where it is not at its default, so that what was
+        learnt before can still be merged.
+        """
         mine = msgspec.to_builtins(self)
-        return [mine.pop("kind"), {k: v for k, v in mine.items() if k not in _OWN}]
+        usual = {field.name: field.default for field in msgspec.structs.fields(self)}
+        told = {
+            k: v
+            for k, v in mine.items()
+            if k not in _OWN and not (k in _LATER and v == usual.get(k))
+        }
+        return [told.pop("kind"), told]
 
 
-_OWN = {field for field in Watch.__struct_fields__ if field != "baseline"}
+_MEANING = {"baseline", "recent", "floor", "follow", "follow_within"}
+_OWN = {field for field in Watch.__struct_fields__ if field not in _MEANING}
 """How soon a device warns is its own affair; what is watched is told beside."""
+_LATER = {"recent", "floor", "follow", "follow_within", "power", "limit"}
 
 
 class Moments(Watch, frozen=True, forbid_unknown_fields=True, tag_field="kind", tag="moments"):
@@ -56,7 +90,17 @@ class Moments(Watch, frozen=True, forbid_unknown_fields=True, tag_field="kind", 
 
 
 class Chart(Watch, frozen=True, forbid_unknown_fields=True, tag_field="kind", tag="chart"):
-    """Health by a control chart for each feature; on ``ewma_N`` the EWMA chart."""
+    """Health by a control chart for each feature; on ``ewma_N`` the EWMA chart.
+
+    Attributes:
+        power: how deviations of several columns come together: 0: the largest alone counts; 2: as
+            the root of their squares' sum, the Euclidean distance; 4: between both.
+        limit: the limit, in deviations of the asset's own beginning, which is then judged by as
+            it is; 0: it follows from what the cohort has learnt and from ``alarm_rate``.
+    """
+
+    power: Literal[0, 2, 4] = 0
+    limit: Annotated[float, msgspec.Meta(ge=0)] = 0.0
 
 
 class HalfSpace(Watch, frozen=True, forbid_unknown_fields=True, tag_field="kind", tag="half_space"):
@@ -110,7 +154,43 @@ class Network(Watch, frozen=True, forbid_unknown_fields=True, tag_field="kind", 
     seed: int = 1
 
 
-Health = Moments | Chart | HalfSpace | Clusters | Network
+class Lagged(Watch, frozen=True, forbid_unknown_fields=True, tag_field="kind", tag="lagged"):
+    """Health by what comes unannounced: residuals of a vector autoregression (sums family).
+
+    Attributes:
+        lags: vectors before the newest from which it is told.
+        weights: of the EWMAs of the residual and of its size, beside the residual itself.
+        penalty: ridge penalty per observation.
+        shrink: share of the residual's covariance that is taken from its diagonal alone.
+    """
+
+    lags: Annotated[int, msgspec.Meta(ge=1, le=16)] = 2
+    weights: tuple[Annotated[float, msgspec.Meta(gt=0, lt=1)], ...] = (0.2, 0.1)
+    penalty: Rate = 0.1
+    shrink: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.005
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be; msgspec turns this into an error with the path."""
+        super().__post_init__()
+        if self.baseline < 2 * (self.lags + 1):
+            raise ValueError(
+                f"baseline: at least {2 * (self.lags + 1)} vectors for {self.lags} lags"
+            )
+
+
+class Extremes(Watch, frozen=True, forbid_unknown_fields=True, tag_field="kind", tag="extremes"):
+    """Health by the rarest that there was of each feature by itself (sums family).
+
+    Attributes:
+        tail: share of the vectors so far that lay farther out than the scale of a column.
+        margin: how many times farther than that is the limit.
+    """
+
+    tail: Annotated[float, msgspec.Meta(gt=0, lt=0.5)] = 0.001
+    margin: Rate = 1.0
+
+
+Health = Moments | Chart | HalfSpace | Clusters | Network | Lagged | Extremes
 
 
 class Ridge(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind", tag="ridge"):
@@ -170,3 +250,24 @@ class Sklearn(
 
 
 RulModel = Ridge | Sklearn
+
+
+class Drift(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Whether channels and scores drift from each asset's own beginning: see ``agent.drift``.
+
+    A signal is a channel's newest value at each feature vector, or the score. Nothing is merged:
+    how soon a device says so is its own affair.
+
+    Attributes:
+        warm: feature vectors that make a signal's reference.
+        order: of the autoregressive model that whitens it.
+        level: log-likelihood at which a level has drifted; higher: later, and fewer false alarms.
+        variance: the same of its variance.
+        memory: feature vectors that the reference's level goes back.
+    """
+
+    warm: Annotated[int, msgspec.Meta(ge=300, le=10_000)] = 1000
+    order: Annotated[int, msgspec.Meta(ge=1, le=16)] = 5
+    level: Rate = 10.5
+    variance: Rate = 9.2
+    memory: Positive = 5000

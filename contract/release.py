@@ -10,7 +10,7 @@ from contract.arrays import Arrays, Floats
 from contract.errors import ContractError
 from contract.features import FeatureSpec
 from contract.model_spec import Ridge, RulModel, Sklearn
-from contract.models.healthy import scorer
+from contract.models.healthy import scorer, seen
 from contract.models.layers import LayersModel
 from contract.models.ridge import Basis, RidgeModel, width
 from contract.spec import AssetClass, rul_name
@@ -120,7 +120,7 @@ class Release:
     def _check_health(self, watched: int) -> None:
         """Try the health model on one row: of another size, it could not judge any."""
         try:
-            scores = self.health.score_rows(np.zeros((1, watched))) if self.health else np.zeros(1)
+            scores = self.score(np.zeros((1, watched))) if self.health else np.zeros(1)
         except (ValueError, IndexError) as error:
             raise ContractError(
                 f"release: its health model is not for {watched} features ({error})"
@@ -141,13 +141,14 @@ class Release:
         return self.rul[name].predict(X)
 
     def score(self, Z: Floats) -> Floats:
-        """Return the anomaly score ``(n,)`` of rows in their assets' own standardisation.
+        """Return the anomaly score ``(n,)`` of rows in an asset's own standardisation.
 
-        1 is the limit of healthy; higher is worse.
+        1 is the limit of healthy; higher is worse. To a model that remembers they follow each
+        other.
         """
         if self.health is None:
             raise ContractError(f"release {self.version} holds no health model")
-        return self.health.score_rows(Z)
+        return self.health.score_rows(seen(self.health, Z))
 
     def to_bytes(self) -> bytes:
         """Return the content of a release file."""

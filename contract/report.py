@@ -24,13 +24,74 @@ class Why(msgspec.Struct, frozen=True):
     sigmas: float
 
 
+DriftKind = Literal["up", "down", "wider", "narrower"]
+
+
+class Drifted(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A signal that has left its own ways, as far back as the last 512 feature vectors.
+
+    Attributes:
+        channel: its name; empty: the score, which is how health itself goes.
+        change: of its level (``up``, ``down``), or of its variance.
+        psi: population stability index against its beginning, over the newest whole window of as
+            many vectors; no limit of it means anything where readings are alike for a while.
+        ks: the same of the distance of Kolmogorov and Smirnov.
+    """
+
+    channel: str
+    change: DriftKind
+    psi: float | None = None
+    ks: float | None = None
+
+
+DriftWord = Literal["", "sensor", "machine", "score", "unknown"]
+
+
+def drift_of(drifted: "tuple[Drifted, ...]", sensors: dict[str, str]) -> DriftWord:
+    """Return what has drifted, as far as one machine can tell; empty: nothing.
+
+    One sensor of several: it, or what it alone measures. Several: the machine, or what it works
+    on. The score alone: health, by no channel's level or variance. The only sensor there is:
+    ``unknown``, one or the other.
+
+    Args:
+        drifted: signals.
+        sensors: of each channel; features of a waveform are one's.
+
+    >>> drift_of((Drifted("flow", "up"),), {"flow": "flow", "case.rms": "case"})
+    'sensor'
+    """
+    found = {sensors[one.channel] for one in drifted if one.channel}
+    if len(found) > 1:
+        return "machine"
+    if found:
+        return "sensor" if len(set(sensors.values())) > 1 else "unknown"
+    return "score" if drifted else ""
+
+
+def cohort_drift(reports: "list[Health]") -> tuple[str, ...]:
+    """Return the channels that drift on most machines of a class: the process, or the season.
+
+    ``reports``: the newest of each of its machines; of fewer than three nothing is said.
+    """
+    counts: dict[str, int] = {}
+    for report in reports:
+        for name in {one.channel for one in report.drift} - {""}:
+            counts[name] = counts.get(name, 0) + 1
+    enough = max(2.0, len(reports) / 2)
+    return tuple(
+        sorted(name for name, n in counts.items() if len(reports) > 2 and n > enough - 1e-9)
+    )
+
+
 class Health(msgspec.Struct, frozen=True, tag_field="type", tag="health"):
     """How an asset is, at one feature vector.
 
     Attributes:
         asset: which.
         t: seconds since 1970 UTC, of the data.
-        state: ``learning`` until its own beginning is known.
+        state: ``learning`` until its own beginning is known. ``stale``: who sent its readings says
+            that none will come; nothing is known of it from ``t`` on until the next report.
         health: 1 healthy, 0 failed; None while learning.
         score: smoothed; 1 is the limit of healthy, higher is worse.
         rul_h: hours left by the model that judges; None where there is none yet.
@@ -46,13 +107,15 @@ class Health(msgspec.Struct, frozen=True, tag_field="type", tag="health"):
         lacks: channels and functions that say nothing in this vector, or have not in the asset's
             beginning: health is learnt and judged without them, or waits for them if they are most.
         why: the channels that contribute most.
+        drift: channels that drift from the asset's beginning, where the class asks for it.
+        drift_of: what that speaks for.
         replayed: True: written before the connection that brings it stood, and brought late or
             again; what is new does not wait for it.
     """
 
     asset: str
     t: float
-    state: Literal["learning", "healthy", "degraded", "failing"]
+    state: Literal["learning", "healthy", "degraded", "failing", "stale"]
     health: float | None
     score: float | None
     rul_h: float | None
@@ -67,6 +130,8 @@ class Health(msgspec.Struct, frozen=True, tag_field="type", tag="health"):
     rul_high_h: float | None = None
     rul_coverage: float | None = None
     lacks: tuple[str, ...] = ()
+    drift: tuple[Drifted, ...] = ()
+    drift_of: DriftWord = ""
     replayed: bool | msgspec.UnsetType = msgspec.UNSET
 
 
@@ -83,6 +148,7 @@ AlertWord = Literal[
 ]
 AlertState = Literal["normal", "unacknowledged", "acknowledged", "returned", "latched", "shelved"]
 VerdictWord = Literal["confirmed", "false_alarm", "not_found"]
+LifeWord = Literal["started", "maintained", "failed", "replaced"]
 STANDING = frozenset({"raised", "escalated", "unacknowledged", "acknowledged", "unshelved"})
 
 
@@ -96,20 +162,24 @@ class Alert(msgspec.Struct, frozen=True, tag_field="type", tag="alert"):
             be acknowledged again. ``acknowledged``: by a person, and it stands. ``returned``: what
             raised it is over. ``latched``: so it is, but it is held until it is acknowledged.
             ``shelved``, ``unshelved``: hidden for a while, and back because it stands.
-            ``unacknowledged``, ``normal``: an answer that changed nothing, or ended what was owed.
+            ``unacknowledged``, ``normal``: an answer that changed nothing, or ended what was owed;
+            with ``event``: closed, whatever it was.
         t: seconds since 1970 UTC, of the data or of the command, when the state changed.
         since: when the score first went over the limit and stayed.
         score: at the change; 1 is the limit.
         rul_h: hours left, or None.
         judged_by: release that judged.
         why: the channels that contribute most.
-        text: the same in words.
+        text: the same in words, its id at the end.
         replayed: as of health.
         now: the state that it is in, in the standard's words; ``returned``: unacknowledged, too.
         severity: the worst it has been.
         until: seconds since 1970 UTC, of the data, up to which it is shelved.
         verdict: what was found when it was looked into; empty: nobody has said.
         ref: of the command that this answers.
+        rul_low_h: hours between which the truth lies ...
+        rul_high_h: ... as of health.
+        event: life event that closed it; empty: none did.
     """
 
     id: str
@@ -128,6 +198,9 @@ class Alert(msgspec.Struct, frozen=True, tag_field="type", tag="alert"):
     until: float | None = None
     verdict: VerdictWord | Literal[""] = ""
     ref: str = ""
+    rul_low_h: float | None = None
+    rul_high_h: float | None = None
+    event: LifeWord | Literal[""] = ""
 
     @property
     def stands(self) -> bool:
@@ -150,7 +223,7 @@ class LifeEvent(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_de
         ref: the agent's answer bears it; one that came before is a repetition.
     """
 
-    event: Literal["started", "maintained", "failed", "replaced"]
+    event: LifeWord
     t: Moment = None
     ref: Name = ""
 
@@ -244,6 +317,55 @@ class Verdict(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defa
     ref: Name = ""
 
 
+class Quality(msgspec.Struct, frozen=True, omit_defaults=True):
+    """How good the alerts of an asset class are on a node, since what judges there began to.
+
+    Cases are what is known: alerts that people judged or a failure proved right, failures and
+    faults without one, lives that ended otherwise without one.
+
+    Attributes:
+        confirmed: alerts that were right.
+        false_alarms: that were not.
+        not_found: of which nothing was found, which proves nothing.
+        missed: failures and faults without an alert.
+        spared: lives that were maintained or replaced, and had no alert: taken as healthy.
+        accuracy: right cases (``confirmed`` and ``spared``) over all; None: there are none.
+        precision: ``confirmed`` over those and ``false_alarms``.
+        recall: ``confirmed`` over those and ``missed``.
+        f1: their harmonic mean.
+        machine_months: watched, 730 hours each.
+        raised: alerts.
+        false_alarms_per_month: found to be such, per machine and month of 730 hours.
+        estimate_alarms_per_month: the same without anybody's word: all alerts that nothing proved
+            right; the false ones are at most so many.
+        estimate_over_limit: share of judged vectors over the limit, which ``alarm_rate`` allows for
+            healthy ones; no word of anybody's either.
+        rul_error_h: mean absolute error of the predictions that were told before failures.
+        rul_lives: of which that is.
+        drifting: machines that drift.
+        retrain: bounds that are crossed, in words: retraining is asked for.
+    """
+
+    confirmed: int = 0
+    false_alarms: int = 0
+    not_found: int = 0
+    missed: int = 0
+    spared: int = 0
+    accuracy: float | None = None
+    precision: float | None = None
+    recall: float | None = None
+    f1: float | None = None
+    machine_months: float = 0.0
+    raised: int = 0
+    false_alarms_per_month: float | None = None
+    estimate_alarms_per_month: float | None = None
+    estimate_over_limit: float | None = None
+    rul_error_h: float | None = None
+    rul_lives: int = 0
+    drifting: int = 0
+    retrain: tuple[str, ...] = ()
+
+
 class NodeStatus(msgspec.Struct, frozen=True):
     """How a node is: retained on its status topic, and the last will when it is gone.
 
@@ -256,11 +378,16 @@ class NodeStatus(msgspec.Struct, frozen=True):
         repeated: rows that came again.
         late: rows older than what was there already.
         bad: values marked bad.
-        marked: values by ``channel.reason``, bad and uncertain.
+        marked: values by ``channel.reason``: bad, uncertain, late, or said again (duplicate).
+        marked_of: the same of each of the assets that have most.
         assets: known.
         lives: finished lives known.
         live: release per asset class.
         events: life events committed.
+        quality: of the alerts, per asset class, as of the newest verdict, end of a life or
+            checkpoint; says when retraining is asked for.
+        problem: why nothing can be stored at present, or what is wrong with the node's clock;
+            empty: nothing that is known.
     """
 
     node: str
@@ -275,6 +402,9 @@ class NodeStatus(msgspec.Struct, frozen=True):
     events: int = 0
     live: dict[str, int] = {}
     marked: dict[str, int] = {}
+    quality: dict[str, Quality] = {}
+    problem: str = ""
+    marked_of: dict[str, dict[str, int]] = {}
 
 
 class Measured(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from contract.model_spec import Health, Moments, RulModel
+from contract.model_spec import Drift, Health, Moments, RulModel
 
 Positive = Annotated[int, msgspec.Meta(ge=1)]
 
@@ -31,6 +31,8 @@ class Channel(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defa
         every_s: expected spacing; a reading after a gap, or off its beat, is uncertain.
         resample: how the readings of one row's time become its value (``AssetClass.every_s``).
         hold_s: how long a value stands where none comes; absent: 3 rows.
+        wander: how many times further than its own beginning shows the channel may wander by
+            itself in health: temperatures follow the room, loads the season.
     """
 
     name: str
@@ -44,6 +46,7 @@ class Channel(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defa
     every_s: Annotated[float, msgspec.Meta(gt=0)] | None = None
     resample: Literal["last", "mean", "min", "max", "rms", "linear"] = "last"
     hold_s: Annotated[float, msgspec.Meta(ge=0)] | None = None
+    wander: Annotated[float, msgspec.Meta(gt=0)] = 1.0
 
 
 class Bearing(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -159,12 +162,41 @@ class Function(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_def
             value is bad, and returns one number.
         channels: C names, in the order of the columns; empty: all of the class.
         rows: it is given so many; before there are, the feature is missing.
+        least: it is called from so many rows on, with as many as there are; 0: from ``rows`` on.
     """
 
     name: str
     call: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z_]\w*:[A-Za-z_]\w*$")]
     channels: tuple[str, ...] = ()
     rows: Annotated[int, msgspec.Meta(ge=1, le=100_000)] = 64
+    least: Annotated[int, msgspec.Meta(ge=0)] = 0
+
+
+class Fact(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """A slow fact that is a word, and how it becomes numbers.
+
+    Attributes:
+        name: of the column in the device's table.
+        one_of: the words there are: a feature each, ``name=word``, 1 where it is the asset's.
+        order: or the words from the least to the most: one feature, 0 for the first.
+    """
+
+    name: str
+    one_of: tuple[str, ...] = ()
+    order: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Refuse what says nothing; msgspec turns this into an error with the path."""
+        words = self.one_of or self.order
+        if bool(self.one_of) == bool(self.order) or len(set(words)) < len(words):
+            raise ValueError(
+                f"fact {self.name!r}: give its words, each once, as one_of or as order"
+            )
+
+    @property
+    def features(self) -> tuple[str, ...]:
+        """Return the names of the features it becomes."""
+        return tuple(f"{self.name}={word}" for word in self.one_of) or (self.name,)
 
 
 STAT = re.compile(
@@ -196,7 +228,8 @@ class AssetClass(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             of ``channels``, named ``waveform.feature``.
         functions: features of one's own.
         facts: columns of the device's table of slow facts that feature vectors bear, for remaining
-            life to be learnt with; missing where the table says nothing of an asset.
+            life to be learnt with; missing where the table says nothing of an asset. A name stands
+            for a column of numbers.
         age: vectors bear the hours since the life began and their logarithm, for remaining life
             to be learnt with.
         regimes: operating regimes, within which health is judged; none: there is one.
@@ -216,13 +249,14 @@ class AssetClass(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         latch: an alert that is over is held until it is acknowledged.
         holdout: every n-th finished life is kept from training and used to judge; 0: none.
         max_life_rows: feature vectors kept of one life; a longer life keeps its last ones.
+        drift: say when channels or the score drift; none: do not look.
     """
 
     name: str
     channels: tuple[Channel, ...] = ()
     waveforms: tuple[Waveform, ...] = ()
     functions: tuple[Function, ...] = ()
-    facts: tuple[str, ...] = ()
+    facts: tuple[str | Fact, ...] = ()
     age: bool = False
     regimes: Regimes | None = None
     every_s: Annotated[float, msgspec.Meta(ge=0)] = 0.0
@@ -237,6 +271,7 @@ class AssetClass(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     latch: bool = False
     holdout: Annotated[int, msgspec.Meta(ge=0)] = 5
     max_life_rows: Positive = 20_000
+    drift: Drift | None = None
 
     def __post_init__(self) -> None:
         """Refuse what no pipeline could run; msgspec turns this into an error with the path."""
@@ -256,7 +291,7 @@ class AssetClass(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         if not self.stats or len(set(self.stats)) != len(self.stats):
             raise ValueError("stats must be named once each, and at least one")
         functions = [function.name for function in self.functions]
-        names = [*functions, *self.facts, *(AGES if self.age else ()), *self.stats]
+        names = [*functions, *self.fact_names, *(AGES if self.age else ()), *self.stats]
         if len(set(names)) != len(names):
             raise ValueError("functions and facts must be named once each, and as no statistic is")
         for function in self.functions:
@@ -316,6 +351,15 @@ class AssetClass(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return tuple(column.name for column in self.columns)
 
     @property
+    def fact_names(self) -> tuple[str, ...]:
+        """Return the names of the features that slow facts become."""
+        return tuple(
+            name
+            for fact in self.facts
+            for name in ((fact,) if isinstance(fact, str) else fact.features)
+        )
+
+    @property
     def health_stats(self) -> tuple[str, ...]:
         """Return the statistics and functions that the health model watches."""
         return self.health.stats or (*self.stats, *(f.name for f in self.functions))
@@ -346,6 +390,8 @@ class AssetClass(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         health: list[object] = [self.health_stats, *self.health.shared()]
         if self.regimes is not None:
             health.append(self.regimes)
+        if any(channel.wander != 1.0 for channel in self.channels):
+            health.append([channel.wander for channel in self.channels])
         return _digest([self.name, self.features_digest(), self.cap_h, health, self.rul])
 
 

@@ -5,6 +5,7 @@ from typing import Final
 import msgspec
 
 from contract.arrays import Arrays
+from contract.report import Quality
 from contract.spec import AssetClass
 
 STATISTICS = "statistics"
@@ -39,6 +40,40 @@ class Request(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     round: int
     models: tuple[str, ...] = ()
     seed: int = 0
+
+
+class ClassReadiness(msgspec.Struct, frozen=True):
+    """What a node could bring to a round, of one asset class.
+
+    Attributes:
+        digest: of the spec it runs.
+        live_version: release that judges; 0: its own models.
+        lives: finished lives that may be learnt from.
+        heldout: kept aside.
+        quality: of its alerts; ``retrain`` says that it asks for a round, and why.
+    """
+
+    digest: str
+    live_version: int
+    lives: int
+    heldout: int
+    quality: Quality
+
+
+class Readiness(msgspec.Struct, frozen=True):
+    """How much is new on a node, and whether it asks for retraining: answers ``query.status``.
+
+    Attributes:
+        contract: of the node.
+        node: its name.
+        epoch: journal position.
+        classes: by name.
+    """
+
+    contract: int
+    node: str
+    epoch: int
+    classes: dict[str, ClassReadiness]
 
 
 class UpdateHead(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -27,6 +27,18 @@ def evaluate(message: Message, context: Context) -> Message:
     return _answer(message, context)
 
 
+@app.query("status")
+def status(message: Message, context: Context) -> Message:
+    """Answer what this node could bring to a round, and whether it asks for one."""
+    from agent.local_round import readiness  # noqa: PLC0415
+
+    try:
+        found = readiness(_state(context))
+    except ContractError as error:
+        return _refuse(message, error)
+    return Message(messages.readiness_content(found), reply_to=message)
+
+
 @app.query("deploy")
 def deploy(message: Message, context: Context) -> Message:
     """Lay a release into the agent's inbox; whether it shall judge is the agent's decision."""

@@ -11,11 +11,12 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 
 from contract.arrays import Arrays
 from contract.errors import ContractError
-from contract.update import Request, Update, UpdateHead
+from contract.update import Readiness, Request, Update, UpdateHead
 
 TRAIN = "train"
 EVALUATE = "evaluate"
 DEPLOY = "query.deploy"
+STATUS = "query.status"
 
 REFUSED = 100
 """Code of an error reply from a node that must not use what it was sent; Flower's own end at 8."""
@@ -106,6 +107,19 @@ def read_release(content: RecordDict) -> bytes:
 def delivered_content(said: str) -> RecordDict:
     """Return what a node says of a release it was handed."""
     return RecordDict({"delivered": ConfigRecord({"delivered": said})})
+
+
+def readiness_content(found: Readiness) -> RecordDict:
+    """Return what a node answers when asked for its readiness."""
+    return RecordDict({"status": ConfigRecord({"status": msgspec.json.encode(found).decode()})})
+
+
+def read_readiness(content: RecordDict) -> Readiness:
+    """Read such an answer; raises ``ContractError`` if it is none of this contract."""
+    try:
+        return msgspec.json.decode(text_of(content, "status", "status"), type=Readiness)
+    except msgspec.MsgspecError as error:
+        raise ContractError(f"the status cannot be read ({error})") from error
 
 
 def size_of(content: RecordDict) -> int:

@@ -91,7 +91,9 @@ def take_off(root: Path) -> None:
         "var/lib/runout/store.db",
     }
     assert not [path for path in root.rglob("*") if path.is_symlink()]
-    assert sh("uninstall.sh", "--purge", root=root).returncode == 0
+    purged = sh("uninstall.sh", "--purge", root=root)
+    assert purged.returncode == 0
+    assert "restart mosquitto: until then it goes on with what was in it" in purged.stdout
     assert not [path for path in root.rglob("*") if path.is_file()]
     assert "nothing to remove" in sh("uninstall.sh", "--purge", root=root).stdout
 

@@ -13,14 +13,17 @@ on ``.../<asset>/<channel>``               on ``.../<asset>/readings``
 Times are seconds, milliseconds, microseconds or nanoseconds since 1970 UTC, told apart by their
 size (a second count of this century is below 10¹¹, and so on), or ISO 8601 text with an offset;
 ``dt`` is in seconds. A reading without a time was taken when it arrived. ``null`` is a value that
-is missing; NaN and Infinity, which JSON does not have but some senders write, are read as such.
+is missing; NaN and Infinity, which JSON does not have but some senders write, are read as such;
+true is 1 and false is 0.
 
 A message may name its asset, ``"asset": "pump-1"``, and its units, ``"u": "degF"`` or
-``"u": {"flow": "l/min"}``, where the topic or the configuration says otherwise.
+``"u": {"flow": "l/min"}``, where the topic or the configuration says otherwise. Keys that mean
+nothing here are left unread, but for those that others write for ``t`` and ``u``: they are refused.
 """
 
 import json
 import math
+import re
 from datetime import datetime
 
 import msgspec
@@ -31,23 +34,31 @@ from agent.block import Block
 from contract.errors import DecodeError
 from contract.report import LifeEvent
 
-Number = float | None
+Number = float | bool | None
 Row = dict[str, Number | list[Number]]
 """Values by channel; in a ``Reading`` none of them is a list."""
-Reading = tuple[int, float | None | Row]
+Reading = tuple[int, Number | Row]
 """One moment: nanoseconds since 1970 UTC, and a value without a name or some by channel."""
 
 
 class _Message(msgspec.Struct):
-    v: float | list[Number] | dict[str, Number | list[Number]] | None
+    v: float | bool | list[Number] | dict[str, Number | list[Number]] | None
     t: int | float | str | list[int | float | str] | None = None
     t0: int | float | str | None = None
     dt: float | None = None
     asset: str = ""
     u: str | dict[str, str] = ""
+    # What other senders call t and u: read as if it were not there, it would change what v means.
+    time: None = None
+    timestamp: None = None
+    ts: None = None
+    unit: None = None
+    units: None = None
 
 
-_Payload = _Message | list[_Message] | float | None
+_MEANT = {"time": "t", "timestamp": "t", "ts": "t", "unit": "u", "units": "u"}
+_MISNAMED = re.compile(rf"`\$(?:\[\.\.\.\]|\[\d+\])?\.({'|'.join(_MEANT)})`$")
+_Payload = _Message | list[_Message] | float | bool | None
 _decoder: msgspec.json.Decoder[_Payload] = msgspec.json.Decoder(_Payload)
 _event_decoder = msgspec.json.Decoder(LifeEvent)
 
@@ -136,10 +147,18 @@ def _message(payload: bytes) -> _Payload:
     try:
         message: _Payload = _decoder.decode(payload)
     except msgspec.ValidationError as error:
-        raise DecodeError("type", str(error)) from error
+        raise _shape(error) from error
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         return _decode_lenient(payload, error)
     return message
+
+
+def _shape(error: Exception) -> DecodeError:
+    misnamed = _MISNAMED.search(str(error))
+    if misnamed is None:
+        return DecodeError("type", str(error))
+    key = misnamed[1]
+    return DecodeError("type", f"{key!r} is not read: write it as {_MEANT[key]!r}")
 
 
 def _decode_lenient(payload: bytes, first: Exception) -> _Payload:
@@ -151,7 +170,7 @@ def _decode_lenient(payload: bytes, first: Exception) -> _Payload:
     try:
         message: _Payload = msgspec.convert(raw, _Payload)
     except (msgspec.ValidationError, UnicodeEncodeError, OverflowError, RecursionError) as error:
-        raise DecodeError("type", str(error)) from error
+        raise _shape(error) from error
     return message
 
 

@@ -46,6 +46,8 @@ _CHECKSUM = struct.Struct("<I")
 _WITH_CHECKSUM = 1
 _FLOAT32, _INT16 = 0, 1
 _SIZES = (4, 2)
+HEAD = _HEADER.size
+"""Bytes of a burst by which its size is known."""
 
 
 def encode(
@@ -109,14 +111,37 @@ def decode(payload: bytes, at_ns: int) -> list[Burst]:
             return bursts
 
 
-def _read(payload: bytes, start: int, at_ns: int) -> tuple[Burst, int]:
+def size_of(head: bytes) -> int:
+    """Return how many bytes a burst has, by the first of them.
+
+    >>> size_of(encode(np.zeros(100, dtype=np.int16), 10.0, unit="g"))
+    243
+
+    Raises:
+        DecodeError: as ``decode``.
+    """
+    code, count, letters, flags = _sizes(head, 0)
+    size = HEAD + letters + count * _SIZES[code]
+    return size + (_CHECKSUM.size if flags else 0)
+
+
+def time_of(head: bytes) -> int:
+    """Return when a burst begins, by the first of its bytes; 0: it does not say.
+
+    Raises:
+        DecodeError: as ``decode``.
+    """
+    _sizes(head, 0)
+    return int(_HEADER.unpack_from(head)[5])
+
+
+def _sizes(payload: bytes, start: int) -> tuple[int, int, int, int]:
+    """Return type and count of samples, letters of the unit, and flags, all within bounds."""
     if len(payload) - start < _HEADER.size:
         raise DecodeError(
             "length", f"{len(payload) - start} bytes are no burst: its header has {_HEADER.size}"
         )
-    magic, version, code, count, rate_hz, t_ns, scale, offset, flags, letters = _HEADER.unpack_from(
-        payload, start
-    )
+    magic, version, code, count, _, _, _, _, flags, letters = _HEADER.unpack_from(payload, start)
     if magic != MAGIC or version != _VERSION:
         raise DecodeError(
             "waveform", f"begins with {payload[start : start + 3]!r}, not with RW and version 1"
@@ -127,6 +152,12 @@ def _read(payload: bytes, start: int, at_ns: int) -> tuple[Burst, int]:
         )
     if not 1 <= count <= MOST_SAMPLES:
         raise DecodeError("length", f"{count} samples: a burst has 1 to {MOST_SAMPLES}")
+    return code, count, letters, flags
+
+
+def _read(payload: bytes, start: int, at_ns: int) -> tuple[Burst, int]:
+    code, count, letters, flags = _sizes(payload, start)
+    rate_hz, t_ns, scale, offset = _HEADER.unpack_from(payload, start)[4:8]
     first = start + _HEADER.size + letters
     end = first + count * _SIZES[code]
     total = end + (_CHECKSUM.size if flags else 0)

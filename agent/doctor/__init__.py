@@ -14,7 +14,7 @@ from pathlib import Path
 import msgspec
 
 from agent.config import AgentConfig, load
-from agent.doctor import broker, federation, machine, sources, state
+from agent.doctor import broker, federation, machine, notices, sources, state
 from agent.doctor.finding import Finding, fault, ok
 from contract.errors import ConfigError
 
@@ -34,6 +34,7 @@ def checks(config: AgentConfig | None) -> Iterator[Check]:
     for check in (state.state, state.disk, state.card, state.agents, state.store, state.checkpoint):
         yield partial(check, config)
     yield from sources.checks(config)
+    yield from notices.checks(config)
     for check in (broker.files, broker.login, broker.same_name, broker.keeps):
         yield partial(check, config)
     for check in (federation.server, federation.bundle, federation.releases):

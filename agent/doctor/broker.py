@@ -224,9 +224,18 @@ def keeps(config: AgentConfig, conf: Path = _MOSQUITTO) -> Finding:
     if not is_loopback(config.mqtt.host) or not conf.is_file():
         return ok("broker keeps", "not this device's mosquitto: it cannot be asked what it keeps")
     try:
-        said = dict(_settings(conf))
+        lines = list(_settings(conf))
     except OSError as error:
         return ok("broker keeps", f"{conf} cannot be read ({error.strerror})")
+    said = {key: value for key, value in lines if value.isdecimal() or key == "persistence"}
+    ports = {value.split()[0] for key, value in lines if key == "listener" and value}
+    if "port" in said or not ports:
+        ports.add(said.get("port", "1883"))  # without a listener, one at mosquitto's own
+    if str(config.mqtt.port) not in ports:
+        return ok(
+            "broker keeps",
+            f"port {config.mqtt.port} is another broker's than that of {conf}: it cannot be asked",
+        )
     in_flight = int(said.get("max_inflight_messages", "20"))
     queued = int(said.get("max_queued_messages", "1000"))
     drop_in = "deploy/pi/mosquitto-runout.conf, as /etc/mosquitto/conf.d/runout.conf"
@@ -252,5 +261,5 @@ def _settings(conf: Path) -> Iterator[tuple[str, str]]:
         if key == "include_dir":
             for path in sorted(Path(value.strip()).glob("*.conf")):
                 yield from _settings(path)
-        elif re.fullmatch(r"\w+", key) and (value.strip().isdecimal() or key == "persistence"):
+        elif re.fullmatch(r"\w+", key):
             yield key, value.strip()

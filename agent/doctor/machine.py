@@ -12,7 +12,7 @@ from pathlib import Path
 
 from agent.config import AgentConfig
 from agent.doctor.finding import Finding, fault, ok, warning
-from agent.doctor.state import newest_reading_s
+from agent.doctor.state import newest_reading_s, refused_as_ahead
 
 _PATIENCE_S = 60
 _SUPPORTED = ("aarch64", "arm64", "x86_64", "AMD64")
@@ -151,40 +151,8 @@ def power(find: Callable[[str], str | None] = shutil.which) -> Finding:
     return ok("power", "no under voltage since the start")
 
 
-def clock(config: AgentConfig | None, now_s: Callable[[], float] = time.time) -> Finding:
-    """Check that the clock is not behind what it has already stamped, and follows a server."""
-    now = now_s()
-    said = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(now))
-    mend = "sudo timedatectl set-ntp true; without a network, fit a real-time clock"
-    if time.gmtime(now).tm_year < _EARLIEST_YEAR:
-        return fault("clock", f"it says {said}", mend)
-    if config is not None:
-        newest = max(
-            (path.stat().st_mtime for path in config.state.glob("*") if path.is_file()), default=0.0
-        )
-        if newest > now + 60:
-            return fault("clock", f"it says {said}: {_span(newest - now)} before newest file", mend)
-        reading = newest_reading_s(config.state)
-        if reading > now + config.limits.future_s:
-            return warning(
-                "clock",
-                f"it says {said}: {_span(reading - now)} before the newest reading",
-                f"{mend}; if it is right, the sender's clock is ahead",
-            )
-    synchronised = _synchronised()
-    if synchronised is None:
-        return ok("clock", f"{said}; nothing here says whether it follows a server")
-    if not synchronised:
-        return warning("clock", f"{said}, not synchronised", mend)
-    return ok("clock", f"{said}, synchronised")
-
-
-def _span(seconds: float) -> str:
-    return f"{seconds / 86400:.1f} days" if seconds > 172_800 else f"{seconds / 60:.0f} min"
-
-
-def _synchronised() -> bool | None:
-    """Return what systemd knows of it; None: nothing."""
+def synchronised() -> bool | None:
+    """Return what systemd knows of the clock; None: nothing."""
     program = shutil.which("timedatectl")
     if program is None:
         return None
@@ -200,3 +168,49 @@ def _synchronised() -> bool | None:
     except (OSError, subprocess.TimeoutExpired):
         return None
     return {"yes": True, "no": False}.get(said.stdout.strip())
+
+
+def clock(
+    config: AgentConfig | None,
+    now_s: Callable[[], float] = time.time,
+    synchronised: Callable[[], bool | None] = synchronised,
+) -> Finding:
+    """Check that the clock is not behind what it has already stamped, and follows a server."""
+    now = now_s()
+    said = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(now))
+    mend = (
+        "sudo timedatectl set-ntp true; without a network set the time (sudo date -s ...), and fit "
+        "a real-time clock or install fake-hwclock"
+    )
+    is_set = synchronised()
+    if time.gmtime(now).tm_year < _EARLIEST_YEAR:
+        return fault("clock", f"it says {said}", mend)
+    if config is not None:
+        newest = max(
+            (path.stat().st_mtime for path in config.state.glob("*") if path.is_file()), default=0.0
+        )
+        if newest > now + 60:
+            return fault("clock", f"it says {said}: {_span(newest - now)} before newest file", mend)
+        reading = newest_reading_s(config.state)
+        if reading > now + config.limits.future_s:
+            text = f"it says {said}: {_span(reading - now)} behind the data, the newest reading"
+            if is_set:
+                return warning("clock", f"{text}, and it is synchronised", "set the sender's clock")
+            return fault("clock", text, f"{mend}; if it is right, set the sender's")
+        refused = refused_as_ahead(config.state, now)
+        if refused is not None:
+            return warning(
+                "clock",
+                f"it says {said}; {refused.messages} messages of the last day were refused, the "
+                f"newest of {refused.topic}: {refused.text}",
+                "set the sender's clock" if is_set else mend,
+            )
+    if is_set is None:
+        return ok("clock", f"{said}; nothing here says whether it follows a server")
+    if not is_set:
+        return warning("clock", f"{said}, not synchronised", mend)
+    return ok("clock", f"{said}, synchronised")
+
+
+def _span(seconds: float) -> str:
+    return f"{seconds / 86400:.1f} days" if seconds > 172_800 else f"{seconds / 60:.0f} min"

@@ -17,11 +17,13 @@ from agent.doctor.processes import in_words, is_agent, lock_holders
 from agent.journal import FOLDER, JournalReader
 from agent.store import open_readonly, read_checkpoint
 from contract.errors import ContractError
+from contract.report import Health
 
 _FULL_MB = 32.0
 _FOREIGN = ("nfs", "nfs4", "cifs", "smb3", "9p", "fuse.sshfs", "vfat", "exfat", "msdos")
 _FLEETING = ("tmpfs", "ramfs", "overlay")
 _MMC_LIFE = ("device/life_time", "device/pre_eol_info")
+_json = msgspec.json.Decoder(Health)
 
 
 class Mount(NamedTuple):
@@ -247,10 +249,39 @@ def checkpoint(config: AgentConfig) -> Finding:
 
 
 def newest_reading_s(folder: Path) -> float:
-    """Return the data time of the newest feature vector kept; 0: there is none."""
+    """Return the data time of the newest report among the last; 0: there is none."""
     try:
         with closing(open_readonly(folder)) as db:
-            (t_ns,) = db.execute("SELECT COALESCE(MAX(t_ns), 0) FROM life_row").fetchone()
-    except (ContractError, sqlite3.DatabaseError):
+            last = "SELECT body FROM result WHERE kind = 'health' ORDER BY id DESC LIMIT 200"
+            return max((_json.decode(body).t for (body,) in db.execute(last)), default=0.0)
+    except (ContractError, sqlite3.DatabaseError, msgspec.DecodeError):
         return 0.0
-    return float(t_ns) / 1e9
+
+
+class Ahead(NamedTuple):
+    """Messages that were refused because their time was ahead of this device's clock.
+
+    Attributes:
+        messages: how many, of the last day.
+        topic: of the newest.
+        text: why that was refused.
+    """
+
+    messages: int
+    topic: str
+    text: str
+
+
+def refused_as_ahead(folder: Path, now_s: float) -> Ahead | None:
+    """Return what was refused in the last day as of the future; None: nothing."""
+    since = round((now_s - 86400) * 1e9), round((now_s + 86400) * 1e9)
+    query = (
+        "SELECT topic, text, COUNT(*) OVER () FROM quarantine WHERE reason = 'future' "
+        "AND at_ns > ? AND at_ns < ? ORDER BY id DESC LIMIT 1"
+    )
+    try:
+        with closing(open_readonly(folder)) as db:
+            row = db.execute(query, since).fetchone()
+    except (ContractError, sqlite3.DatabaseError):
+        return None
+    return None if row is None else Ahead(row[2], row[0], row[1])

@@ -199,7 +199,8 @@ def _returned(db: sqlite3.Connection, alert: Alert) -> float | None:
     query = "SELECT body FROM result WHERE kind = 'alert' AND asset = ? ORDER BY id"
     for (body,) in db.execute(query, (alert.asset,)):
         other = _alert(body)
-        if other.id == alert.id and other.state in {"returned", "latched"} and other.t >= alert.t:
+        over = other.state in {"returned", "latched"} or other.event
+        if over and other.id == alert.id and other.t >= alert.t:
             return other.t
     return None
 

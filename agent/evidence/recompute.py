@@ -14,10 +14,12 @@ from agent.clean import Reason
 from agent.evidence.lives import KnownLives
 from agent.evidence.record import Before, Evidence
 from agent.pipeline import Outcome, Pipeline
+from agent.wording import in_words
 from contract.arrays import Arrays, Floats
 from contract.errors import ContractError
 from contract.release import Release
 from contract.report import Alert, Health
+from contract.spec import AssetClass
 
 TRAIL = 64
 """Scores, and reports with marks, kept from before the alert."""
@@ -148,7 +150,7 @@ class _Witness(Pipeline):
                 if isinstance(outcome, Health):
                     self.reports.append(outcome)
                 elif outcome.id == self._alert.id and outcome.state == "raised":
-                    self.found = outcome
+                    self.found = _with_interval(outcome, self._alert, run.asset.group.spec)
                     self.sight = self._look(run, k, judged, outcome)
         # What judges the next vector: this one may have taught it.
         self._note_known()
@@ -168,15 +170,20 @@ class _Witness(Pipeline):
         nothing = np.full(len(x), np.nan)
         z = nothing if judged.z is None else judged.z
         means, sds = run.asset.health.arrays()["health/own"]
-        regime = _regime(x, z, means, sds)
-        raw = np.nan if judge is None else float(judge.model.score_rows(z[None, :])[0])
+        if judged.own is None:
+            regime = _regime(x, z, means, sds)
+            mean, sd = means[regime], sds[regime]
+        else:
+            regime, (mean, sd) = judged.regime, judged.own
+        seen = z if judged.seen is None else judged.seen
+        raw = np.nan if judge is None else float(judge.model.score_rows(seen[None, :])[0])
         predictor = group.predictor()
         return Sight(
             run.t_ns[k],
             x,
             z,
-            means[regime],
-            sds[regime],
+            mean,
+            sd,
             nothing if judged.shares is None else judged.shares,
             np.nan if judged.score is None else judged.score,
             raw,
@@ -256,6 +263,15 @@ class _Readings:
         if t_ns is None:
             return Before(times, values)
         return Before(times[times <= t_ns], values[times <= t_ns])
+
+
+def _with_interval(now: Alert, then: Alert, spec: AssetClass) -> Alert:
+    """Return an alert with the interval that was told: the lives it rests on are not evidence.
+
+    How good a model of remaining life is changes no alert.
+    """
+    told = msgspec.structs.replace(now, rul_low_h=then.rul_low_h, rul_high_h=then.rul_high_h)
+    return in_words(told, spec)
 
 
 def _regime(x: Floats, z: Floats, means: Floats, sds: Floats) -> int:

@@ -59,10 +59,10 @@ class UserFeatures:
         """
         out = np.full(len(self._loaded), np.nan)
         for i, one in enumerate(self._loaded):
-            if len(rows) < one.spec.rows:
+            if len(rows) < (one.spec.least or one.spec.rows):
                 continue
             # A copy: the function may keep it, and the window's own rows move on.
-            given = np.take(rows[len(rows) - one.spec.rows :], one.columns, axis=1)
+            given = np.take(rows[max(len(rows) - one.spec.rows, 0) :], one.columns, axis=1)
             given.flags.writeable = False
             try:
                 out[i] = _number(one.call(given))

@@ -46,6 +46,23 @@ class Window:
     >>> rows, X = window.push(np.array([[1.0], [3.0], [5.0]]))
     >>> rows.tolist(), X.tolist()
     ([1, 2], [[2.0, 2.0, 0.0], [4.0, 2.0, 2.0]])
+
+    Each statistic of a few values; the last two, three or four are the window.
+
+    >>> def of(stat, *values):
+    ...     window = Window(1, (stat,), hop=len(values), warmup=1)
+    ...     _, X = window.push(np.array(values, dtype=float)[:, None])
+    ...     return round(float(X[0, 0]), 3)
+    >>> of("last", 1, 3), of("mean_2", 1, 3, 5), of("mean_all", 1, 2, 6)
+    (3.0, 4.0, 3.0)
+    >>> of("std_2", 1, 3, 5), of("rms_2", 9, 3, 4)
+    (1.0, 3.536)
+    >>> of("min_2", 1, 5, 3), of("max_2", 9, 3, 5), of("peak_2", 1, -5, 3)
+    (3.0, 5.0, 5.0)
+    >>> of("crest_2", 9, 0, 4), of("skew_3", 0, 0, 3), of("kurt_4", 0, 0, 0, 4)
+    (1.414, 0.707, 2.333)
+    >>> of("slope_3", 1, 3, 5), of("ewma_3", 1, 3, 5), of("dev_2", 1, 3, 5, 7)
+    (2.0, 3.5, 3.0)
     """
 
     def __init__(

@@ -110,6 +110,13 @@ class Seen:
     alert: bool = False
     failures: int = 0
 
+    def take(self, rows: int, first_ns: int, last_ns: int) -> None:
+        """Count rows, or bursts, between two times."""
+        if not self.rows:
+            self.first_ns, self.last_ns = first_ns, last_ns
+        self.first_ns, self.last_ns = min(self.first_ns, first_ns), max(self.last_ns, last_ns)
+        self.rows += rows
+
     def hear(self, outcome: Health | Alert) -> None:
         """Take what was said of it."""
         if isinstance(outcome, Health):

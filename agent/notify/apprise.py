@@ -6,6 +6,8 @@ from typing import Any
 from agent.notify.channel import Limits, Notice, NotSent
 from contract.errors import ConfigError
 
+# As Apprise has them: what a notice looks like, and sounds like, where it arrives.
+_TYPES = {"failing": "failure", "degraded": "warning"}
 TITLES = {"raised": "alert", "escalated": "alert, worse", "returned": "alert over"}
 MOST_URLS = 50
 
@@ -58,8 +60,15 @@ class AppriseChannel:
         if notice.held_back:
             body += f"\n({notice.held_back} earlier notices of it were held back)"
         title = f"{notice.alert.asset}: {TITLES[notice.kind]} ({notice.site}/{notice.node})"
-        if not self._apprise.notify(title=title, body=body):
+        if not self._apprise.notify(title=title, body=body, notify_type=_type(notice)):
             raise NotSent("Apprise could not reach all of its URLs")
+
+
+def _type(notice: Notice) -> str:
+    if notice.kind != "returned":
+        return _TYPES[notice.alert.severity]
+    # A machine that failed is no success, though its alert is over.
+    return "info" if notice.alert.event == "failed" else "success"
 
 
 def _urls(path: str) -> list[tuple[int, str]]:

@@ -17,9 +17,10 @@ class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     Attributes:
         name: one topic level, unlike that of any other channel.
         asset_per_h: notices of one asset in any hour; more are held back, and the newest is sent
-            when there is room again.
-        per_h: notices in any hour, of all assets together; more wait.
-        backlog: notices that wait, at most; the oldest gives way.
+            when there is room again. What is failing is never held back, and what is over does not
+            count.
+        per_h: the same of all assets together.
+        backlog: notices that wait, at most; the oldest gives way, what is failing last of all.
         retry_max_s: longest pause between two attempts; the first is a second, each the double of
             the one before.
         give_up_h: a notice that could not be sent for so long is given up.
@@ -46,7 +47,8 @@ class Notice(msgspec.Struct, frozen=True, tag_field="type", tag="notice"):
         site: where the node stands.
         node: which.
         text: the alert in words, for those who show nothing else.
-        held_back: notices of this asset that this one stands for, beside its own.
+        held_back: notices of this asset that were not sent since the last, and for which this
+            one stands, too.
         alert: as it was published.
     """
 

@@ -9,12 +9,11 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 from agent.notify import NotifyConfig
 from agent.notify.channel import Channel, NotSent
-from agent.notify.outbox import HOUR_S, Outbox, Waiting
+from agent.notify.outbox import HOUR_S, Counts, Outbox, Waiting, path_of
 from agent.store import open_readonly
 
 log = logging.getLogger("runout.notify")
@@ -27,25 +26,6 @@ DISK_S = 30.0
 """Until a disk that failed is tried again."""
 
 
-@dataclass(slots=True)
-class Counts:
-    """Notices of a channel, since this process began.
-
-    Attributes:
-        sent: taken on by the other side.
-        failed: attempts that failed.
-        given_up: notices refused, or not sent for too long.
-        dropped: notices that gave way because too many waited.
-        waiting: at present.
-    """
-
-    sent: int = 0
-    failed: int = 0
-    given_up: int = 0
-    dropped: int = 0
-    waiting: int = 0
-
-
 class Courier:
     """One channel and its thread.
 
@@ -54,6 +34,12 @@ class Courier:
         folder: the agent's state.
         place: site and node.
         clock: seconds since 1970 UTC.
+
+    Attributes:
+        name: of the channel.
+        kind: of the channel.
+        counts: what became of its notices; another tuple when they change.
+        stuck: why its file cannot be used; empty: it can.
     """
 
     def __init__(
@@ -72,7 +58,9 @@ class Courier:
         self._closing = False
         self._failures = 0
         self.name = config.title
+        self.kind = str(type(config).__struct_config__.tag)
         self.counts = Counts()
+        self.stuck = ""
         self._thread = threading.Thread(target=self._run, name=f"notify {self.name}", daemon=True)
 
     def open(self) -> None:
@@ -102,6 +90,7 @@ class Courier:
             try:
                 self._follow()
             except (sqlite3.DatabaseError, OSError) as error:  # full, locked, failing, damaged
+                self.stuck = str(error)
                 log.error(  # noqa: TRY400
                     "notices cannot be stored", extra={"channel": self.name, "error": str(error)}
                 )
@@ -110,9 +99,7 @@ class Courier:
     def _follow(self) -> None:
         store = open_readonly(self._folder)
         try:
-            outbox = Outbox(
-                self._folder / "notify" / f"{self.name}.db", self._config, _newest(store)
-            )
+            outbox = Outbox(path_of(self._folder, self.name), self._config, _newest(store))
             try:
                 while not self._closing:
                     wait_s = self._step(store, outbox)
@@ -131,7 +118,7 @@ class Courier:
             one, wait_s = outbox.next(self._clock())
             if one is not None:
                 wait_s = self._send(one, outbox)
-            self.counts.waiting, self.counts.dropped = len(outbox), outbox.dropped
+            self.counts, self.stuck = outbox.counts, ""
         return min(wait_s, HOUR_S)
 
     def _read(self, store: sqlite3.Connection, outbox: Outbox) -> None:
@@ -150,10 +137,9 @@ class Courier:
         try:
             self._channel.send(one.notice(*self._place))
         except NotSent as error:
-            self.counts.failed += 1
             now = self._clock()
+            outbox.failed(str(error))
             if error.final or now - one.since > self._config.give_up_h * HOUR_S:
-                self.counts.given_up += 1
                 log.error("a notice was given up", extra={**told, "error": str(error)})  # noqa: TRY400
                 outbox.done(one, now, sent=False)
                 return 0.0
@@ -164,11 +150,11 @@ class Courier:
                     "a notice could not be sent and is tried again",
                     extra={**told, "error": str(error), "times": self._failures},
                 )
+            self.counts = outbox.counts
             return self._pause(pause_s)
         if self._failures:
             log.info("notices are sent again", extra={"channel": self.name})
         self._failures = 0
-        self.counts.sent += 1
         outbox.done(one, self._clock(), sent=True)
         return 0.0
 

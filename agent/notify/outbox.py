@@ -2,11 +2,16 @@
 
 Each channel has a file of its own, ``notify/<name>.db`` in the state folder, and one writer: its
 thread. The agent's store is not written to.
+
+That a machine is failing is urgent: it goes first, and no limit holds it back. That it is over is
+told of all that was told, and counts against no limit. What is degraded is held back, and told
+together.
 """
 
 import json
 import logging
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,25 +23,89 @@ from contract.report import Alert
 log = logging.getLogger("runout.notify")
 
 HOUR_S = 3600.0
+DEGRADED, FAILING = 1, 2
+"""How bad it is, as was told; 0: nothing, or that it is over."""
+MOST_SAID = 500
+"""Letters of what is kept of an error."""
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS place (
   one INTEGER PRIMARY KEY CHECK (one = 1),
   seen INTEGER NOT NULL            -- number of the newest result that was looked at
 );
--- How much was told of an asset's newest alert: 1 raised, 2 failing.
+-- How bad an asset's newest alert is, by the notices that were made of it ...
 CREATE TABLE IF NOT EXISTS told (
   asset TEXT PRIMARY KEY, alert TEXT NOT NULL, level INTEGER NOT NULL
 ) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS waiting (
+-- ... and the alert that the newest notice was of which was sent.
+CREATE TABLE IF NOT EXISTS heard (asset TEXT PRIMARY KEY, alert TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS notice (
   id INTEGER PRIMARY KEY,          -- of the result
   asset TEXT NOT NULL, kind TEXT NOT NULL, alert TEXT NOT NULL,
-  held INTEGER NOT NULL,           -- notices that it stands for, beside its own
+  level INTEGER NOT NULL,          -- how bad it says it is
   since REAL NOT NULL,             -- when it was made, seconds since 1970 UTC
   body BLOB NOT NULL               -- the alert, JSON
 );
+-- How many of an asset were not sent since the newest that was: the next that tells what is wrong
+-- stands for them.
+CREATE TABLE IF NOT EXISTS held (asset TEXT PRIMARY KEY, number INTEGER NOT NULL) WITHOUT ROWID;
+-- What was sent within the hour, and counts against the limits.
 CREATE TABLE IF NOT EXISTS sent (asset TEXT NOT NULL, at REAL NOT NULL);
+CREATE TABLE IF NOT EXISTS tally (outcome TEXT PRIMARY KEY, number INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS trouble (one INTEGER PRIMARY KEY CHECK (one = 1), said TEXT NOT NULL);
 """
+
+
+def path_of(folder: Path, channel: str) -> Path:
+    """Return where a channel's notices are kept, in the agent's state folder."""
+    return folder / "notify" / f"{channel}.db"
+
+
+class Counts(NamedTuple):
+    """What became of a channel's notices, since its file was made.
+
+    Attributes:
+        sent: taken on by the other side.
+        failed: attempts that failed.
+        given_up: notices refused, or not sent for too long.
+        dropped: notices that gave way because too many waited.
+        waiting: at present.
+        oldest: when the oldest of these was made, seconds since 1970 UTC; None: none waits.
+        trouble: why the newest attempt failed; empty: it did not.
+    """
+
+    sent: int = 0
+    failed: int = 0
+    given_up: int = 0
+    dropped: int = 0
+    waiting: int = 0
+    oldest: float | None = None
+    trouble: str = ""
+
+
+class Look(NamedTuple):
+    """What can be seen of a channel from outside: its counts, and how far it has looked."""
+
+    counts: Counts
+    seen: int
+
+
+def look(path: Path) -> Look:
+    """Look into the file of a channel, beside the thread that writes it.
+
+    Raises:
+        sqlite3.DatabaseError: it cannot be read.
+    """
+    with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as db:
+        (seen,) = db.execute("SELECT COALESCE(MAX(seen), 0) FROM place").fetchone()
+        return Look(_counts(db), seen)
+
+
+def _counts(db: sqlite3.Connection) -> Counts:
+    known = dict(db.execute("SELECT outcome, number FROM tally").fetchall())
+    waiting, oldest = db.execute("SELECT COUNT(*), MIN(since) FROM notice").fetchone()
+    trouble = db.execute("SELECT said FROM trouble").fetchone()
+    return Counts(**known, waiting=waiting, oldest=oldest, trouble=trouble[0] if trouble else "")
 
 
 class Waiting(NamedTuple):
@@ -63,13 +132,12 @@ class Outbox:
         newest: number of the agent's newest result: a new channel begins behind it.
 
     Attributes:
-        dropped: notices that gave way because too many waited, since this process began.
+        seen: number of the newest result that was looked at.
     """
 
     def __init__(self, path: Path, limits: Limits, newest: int) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         self._limits = limits
-        self.dropped = 0
         try:
             self._db = _open(path)
         except sqlite3.OperationalError:
@@ -114,14 +182,12 @@ class Outbox:
             "SELECT alert, level FROM told WHERE asset = ?", (alert.asset,)
         ).fetchone()
         level = row[1] if row is not None and row[0] == alert.id else 0
-        wanted = 2 if alert.severity == "failing" else 1
+        wanted = FAILING if alert.severity == "failing" else DEGRADED
         kind: Kind
         if alert.state == "unshelved":
             level = 0  # what was told before was hidden since: it speaks again
         if alert.state == "shelved":
-            gone = self._db.execute("DELETE FROM waiting WHERE asset = ?", (alert.asset,)).rowcount
-            if gone:  # at most what was told before them, and that was of no other alert
-                self._db.execute("DELETE FROM told WHERE asset = ?", (alert.asset,))
+            self._hide(alert)
             return
         if alert.state in {"raised", "escalated", "unshelved"} and wanted > level:
             kind = "escalated" if level else "raised"
@@ -135,81 +201,135 @@ class Outbox:
             "INSERT OR REPLACE INTO told VALUES (?, ?, ?)", (alert.asset, alert.id, level)
         )
         self._db.execute(
-            "INSERT OR IGNORE INTO waiting VALUES (?, ?, ?, ?, 0, ?, ?)",
-            (number, alert.asset, kind, alert.id, now, body),
+            "INSERT OR IGNORE INTO notice VALUES (?, ?, ?, ?, ?, ?, ?)",
+            (number, alert.asset, kind, alert.id, level, now, body),
         )
 
-    def _bound(self) -> None:
-        (count,) = self._db.execute("SELECT COUNT(*) FROM waiting").fetchone()
-        over = count - self._limits.backlog
-        if over > 0:
-            self.dropped += over
+    def _hide(self, alert: Alert) -> None:
+        """Take back that an alert is degraded, if nobody has heard: who shelved it knows."""
+        gone = self._db.execute(
+            "DELETE FROM notice WHERE asset = ? AND alert = ? AND level = ?",
+            (alert.asset, alert.id, DEGRADED),
+        ).rowcount
+        if gone and not self._was_heard(alert.asset, alert.id):
             self._db.execute(
-                "DELETE FROM waiting WHERE id IN (SELECT id FROM waiting ORDER BY id LIMIT ?)",
-                (over,),
+                "DELETE FROM told WHERE asset = ? AND level = ?", (alert.asset, DEGRADED)
             )
+
+    def _was_heard(self, asset: str, alert: str) -> bool:
+        row = self._db.execute("SELECT alert FROM heard WHERE asset = ?", (asset,)).fetchone()
+        return row is not None and row[0] == alert
+
+    def _bound(self) -> None:
+        over = len(self) - self._limits.backlog
+        if over > 0:
+            # Of what is urgent only where there is nothing else.
+            self._db.execute(
+                "DELETE FROM notice WHERE id IN "
+                "(SELECT id FROM notice ORDER BY level = ?, id LIMIT ?)",
+                (FAILING, over),
+            )
+            self._count("dropped", over)
 
     def next(self, now: float) -> tuple[Waiting | None, float]:
         """Return what is to be sent now; or nothing, and the seconds until there may be room."""
         self._db.execute("DELETE FROM sent WHERE at <= ? OR at > ?", (now - HOUR_S, now))
-        (count,) = self._db.execute("SELECT COUNT(*) FROM waiting").fetchone()
-        if not count:
+        if not len(self):
             return None, HOUR_S
-        sent, oldest = self._db.execute("SELECT COUNT(*), MIN(at) FROM sent").fetchone()
-        if sent >= self._limits.per_h:
-            return None, oldest + HOUR_S - now
         often = dict(
             self._db.execute(
                 "SELECT asset, MIN(at) FROM sent GROUP BY asset HAVING COUNT(*) >= ?",
                 (self._limits.asset_per_h,),
             ).fetchall()
         )
-        for asset in often:
+        sent, oldest = self._db.execute("SELECT COUNT(*), MIN(at) FROM sent").fetchone()
+        if sent >= self._limits.per_h:
+            for (asset,) in self._db.execute("SELECT DISTINCT asset FROM notice").fetchall():
+                often[asset] = max(oldest, often.get(asset, oldest))
+        urgent = self._db.execute(
+            "SELECT asset FROM notice WHERE level = ? ORDER BY id", (FAILING,)
+        ).fetchall()
+        for asset in {*often, *(asset for (asset,) in urgent)}:
             self._hold_back(asset)
+        first = urgent[0][0] if urgent else None
         row = self._db.execute(
-            "SELECT id, kind, body, held, since FROM waiting WHERE asset NOT IN "
-            "(SELECT value FROM json_each(?)) ORDER BY id LIMIT 1",
-            (json.dumps(list(often)),),
+            # Of the asset that is failing, what is over before it is: who hears that it is over
+            # must not take it for what came behind.
+            "SELECT id, asset, kind, body, since FROM notice WHERE level != ? OR asset NOT IN "
+            "(SELECT value FROM json_each(?)) ORDER BY asset IS NOT ?, id LIMIT 1",
+            (DEGRADED, json.dumps(list(often)), first),
         ).fetchone()
         if row is None:
             return None, min(often.values(), default=now) + HOUR_S - now
-        number, kind, body, held, since = row
+        number, asset, kind, body, since = row
+        (held,) = self._db.execute(
+            "SELECT COALESCE(SUM(number), 0) FROM held WHERE asset = ? AND ? != 'returned'",
+            (asset, kind),
+        ).fetchone()
         return Waiting(number, kind, msgspec.json.decode(body, type=Alert), held, since), 0.0
 
     def _hold_back(self, asset: str) -> None:
-        """Let the newest notice of an asset stand for all of them."""
+        """Let what is newer stand for what is degraded, and an end for what it ends."""
         found = self._db.execute(
-            "SELECT id, kind, alert, held FROM waiting WHERE asset = ? ORDER BY id", (asset,)
+            "SELECT id, alert, level FROM notice WHERE asset = ? ORDER BY id", (asset,)
         ).fetchall()
-        if len(found) < 2:
-            return
-        newest, kind, alert, _ = found[-1]
-        ids = [row[0] for row in found]
-        if kind == "returned" and any(row[1:3] == ("raised", alert) for row in found):
-            # It came and went while nobody would have been told.
-            self._delete(ids)
+        gone: list[int] = []
+        before: tuple[int, str] | None = None
+        """The one before, if that is degraded: its number and alert."""
+        for number, alert, level in found:
+            if before is not None:
+                gone.append(before[0])
+                if not level and before[1] == alert and not self._was_heard(asset, alert):
+                    gone.append(number)  # it came and went, and nobody was told that it came
+            before = (number, alert) if level == DEGRADED else None
+        if not gone:
             return
         self._db.execute("BEGIN")
-        self._delete(ids[:-1])
-        held = sum(row[3] for row in found) + len(found) - 1
-        self._db.execute("UPDATE waiting SET held = ? WHERE id = ?", (held, newest))
+        self._db.execute(
+            "DELETE FROM notice WHERE id IN (SELECT value FROM json_each(?))", (json.dumps(gone),)
+        )
+        self._db.execute(
+            "INSERT INTO held VALUES (?, ?) ON CONFLICT DO UPDATE SET "
+            "number = number + excluded.number",
+            (asset, len(gone)),
+        )
         self._db.execute("COMMIT")
 
-    def _delete(self, ids: list[int]) -> None:
-        self._db.execute(
-            "DELETE FROM waiting WHERE id IN (SELECT value FROM json_each(?))", (json.dumps(ids),)
-        )
+    def failed(self, why: str) -> None:
+        """Note an attempt that failed."""
+        self._db.execute("BEGIN")
+        self._count("failed", 1)
+        self._db.execute("INSERT OR REPLACE INTO trouble VALUES (1, ?)", (why[:MOST_SAID],))
+        self._db.execute("COMMIT")
 
     def done(self, one: Waiting, now: float, *, sent: bool) -> None:
         """Forget a notice that was sent, or given up."""
+        asset = one.alert.asset
         self._db.execute("BEGIN")
+        self._count("sent" if sent else "given_up", 1)
         if sent:
-            self._db.execute("INSERT INTO sent VALUES (?, ?)", (one.alert.asset, now))
-        self._db.execute("DELETE FROM waiting WHERE id = ?", (one.id,))
+            self._db.execute("INSERT OR REPLACE INTO heard VALUES (?, ?)", (asset, one.alert.id))
+            if one.kind != "returned":
+                self._db.execute("INSERT INTO sent VALUES (?, ?)", (asset, now))
+                self._db.execute("DELETE FROM held WHERE asset = ?", (asset,))
+            self._db.execute("DELETE FROM trouble")
+        self._db.execute("DELETE FROM notice WHERE id = ?", (one.id,))
         self._db.execute("COMMIT")
 
+    def _count(self, outcome: str, number: int) -> None:
+        self._db.execute(
+            "INSERT INTO tally VALUES (?, ?) ON CONFLICT DO UPDATE SET "
+            "number = number + excluded.number",
+            (outcome, number),
+        )
+
+    @property
+    def counts(self) -> Counts:
+        """Return what became of the notices."""
+        return _counts(self._db)
+
     def __len__(self) -> int:
-        return int(self._db.execute("SELECT COUNT(*) FROM waiting").fetchone()[0])
+        return int(self._db.execute("SELECT COUNT(*) FROM notice").fetchone()[0])
 
 
 def _open(path: Path) -> sqlite3.Connection:

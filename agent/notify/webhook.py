@@ -105,6 +105,8 @@ class WebhookChannel:
             error.close()
             text = f"answered {error.code} {error.reason}"
             raise NotSent(text, final=error.code in _REFUSED) from error
+        except urllib.error.URLError as error:
+            raise NotSent(str(error.reason)) from error
         except (OSError, http.client.HTTPException) as error:
             raise NotSent(str(error) or type(error).__name__) from error
 

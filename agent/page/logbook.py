@@ -5,7 +5,7 @@ import resource
 import time
 from bisect import bisect_left
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,7 +22,9 @@ from agent.snapshot import (
     Histogram,
     Process,
     SeenAsset,
+    SeenChannel,
     SeenClass,
+    SeenFeatures,
     SeenSource,
     Snapshot,
 )
@@ -30,16 +32,20 @@ from agent.sources import Source
 from agent.store import Store, open_readonly
 from agent.wording import reason
 from contract import VERSION
-from contract.report import STANDING, Alert, AlertState, Health
+from contract.report import STANDING, Alert, AlertState, Health, Quality
 
 if TYPE_CHECKING:
     from agent.app import Engine
+    from agent.asset import Run
     from agent.mqtt import Link
+    from agent.notify.courier import Courier
     from agent.publish import Publisher
 
 SHOW_S = 1.0
 PLOTTED = 200
 """Assets whose reports are kept for plots; one with an alert takes the place of one without."""
+FEATURED, FEATURES, FEATURE_POINTS = 40, 48, 120
+"""Assets whose features are kept, how many of each, at how many reports: 23 kB an asset."""
 ALERTS = 50
 ASSET_ALERTS = 20
 MARKS = 200
@@ -93,6 +99,7 @@ class _Page:
         self.marks: dict[str, int] = {}
         self.alerts: deque[Alert] = deque(maxlen=ASSET_ALERTS)
         self.plots: tuple[Recent, Trend] | None = None
+        self.features: tuple[tuple[tuple[str, str], ...], Recent] | None = None
         self.seen: SeenAsset | None = None
         """As last shown, while nothing new is noted."""
 
@@ -118,7 +125,12 @@ class Logbook:
         publisher: of the results.
         intake: of the messages.
         show: called with each snapshot.
+        couriers: that send notices.
         plotted: assets whose reports are kept for plots.
+        looked_at: returns the assets that somebody looks at.
+
+    Attributes:
+        clock_problem: what is wrong with the device's clock, to be shown.
     """
 
     def __init__(
@@ -129,15 +141,21 @@ class Logbook:
         publisher: "Publisher",
         intake: Intake,
         show: Callable[[Snapshot], None],
+        couriers: "Sequence[Courier]" = (),
         *,
         plotted: int = PLOTTED,
+        looked_at: Callable[[], Sequence[str]] = tuple,
     ) -> None:
+        self.clock_problem = ""
         self._show = show
         self._room = plotted
+        self._feature_room = FEATURED
+        self._looked_at = looked_at
         self._shown_s = 0.0
         self._engine = engine
         self._link = link
         self._sources = sources
+        self._couriers = couriers
         self._publisher = publisher
         self._intake = intake
         self._pages: dict[str, _Page] = {}
@@ -150,9 +168,11 @@ class Logbook:
         self._db.execute("PRAGMA cache_size = -64")
         self._version = metadata.version("runout")
         self._remember()
+        engine.pipeline.look = self._look
 
     def close(self) -> None:
         """Close; safe more than once."""
+        self._engine.pipeline.look = None
         self._db.close()
 
     # -- taking notes ---------------------------------------------------------------------------
@@ -188,6 +208,20 @@ class Logbook:
             self._raised += 1
             self._make_room(page)
 
+    def _look(self, run: "Run", k: int) -> None:
+        """Keep the features of a vector that is reported."""
+        page = self._pages.get(run.asset.name)
+        if page is None or page.plots is None:
+            return  # the first of an asset, or there are too many
+        if page.features is None:
+            if not self._feature_room:
+                return
+            self._feature_room -= 1
+            parts = run.asset.group.parts[:FEATURES]
+            page.features = parts, Recent(FEATURE_POINTS, len(parts))
+        parts, told = page.features
+        told.put(run.t_ns[k] / 1e9, run.asset.group.watched_of(run.X[k : k + 1])[0, : len(parts)])
+
     def _make_room(self, page: _Page) -> None:
         """Let an asset with an alert be plotted, in the place of one that has none."""
         if page.plots is not None:
@@ -196,6 +230,9 @@ class Logbook:
             if other.plots is not None and (
                 other.report is None or self._state(other.report.asset) not in STANDING
             ):
+                if other.features is not None:
+                    other.features = None
+                    self._feature_room += 1
                 other.plots = other.seen = None
                 page.plots = Recent(), Trend()
                 return
@@ -246,9 +283,13 @@ class Logbook:
             vectors=counts.vectors,
             events=counts.events,
             lives=counts.lives,
+            clock_steps=counts.clock_steps,
+            clock_problem=self.clock_problem,
             bad=counts.bad,
             marked=dict(counts.marked),
+            marked_of={asset: dict(marked) for asset, marked in counts.marked_of.items()},
             rejected=dict(engine.rejected),
+            left_out=dict(engine.left_out),
             raised=self._raised,
             known=len(engine.pipeline.assets),
             waiting=len(self._intake),
@@ -264,19 +305,30 @@ class Logbook:
                     group.spec.features_digest(),
                     group.release.version if group.release else 0,
                     group.release.digest if group.release else "",
+                    engine.quality.get(name, Quality()),
                 )
                 for name, group in engine.pipeline.groups.items()
             ),
             sources=tuple(
                 _source(name, kind, self._sources[name]) for name, kind in _kinds(config)
             ),
+            channels=tuple(_channel(courier) for courier in self._couriers),
             broker=self._broker(config, now_s),
             files=_files(config.state, engine.store),
             process=_process(self._started),
             latency=self._latency.frozen(),
             commit=self._commit.frozen(),
             batch=self._batch.frozen(),
+            features=dict(self._features()),
         )
+
+    def _features(self) -> Iterator[tuple[str, SeenFeatures]]:
+        """Yield the features of the assets that somebody looks at: of no other is a copy made."""
+        for name in self._looked_at():
+            page = self._pages.get(name)
+            if page is not None and page.features is not None:
+                parts, told = page.features
+                yield name, SeenFeatures(parts, told.points())
 
     def _seen(self, page: _Page, report: Health) -> SeenAsset:
         state = self._state(report.asset)
@@ -330,6 +382,22 @@ def _source(name: str, kind: str, source: Source) -> SeenSource:
         garbage_bytes=counts.garbage_bytes,
         overflows=counts.overflows,
         reconnects=counts.reconnects,
+    )
+
+
+def _channel(courier: "Courier") -> SeenChannel:
+    counts = courier.counts
+    return SeenChannel(
+        name=courier.name,
+        kind=courier.kind,
+        alive=courier.alive,
+        sent=counts.sent,
+        failed=counts.failed,
+        given_up=counts.given_up,
+        dropped=counts.dropped,
+        waiting=counts.waiting,
+        oldest=counts.oldest,
+        trouble=courier.stuck or counts.trouble,
     )
 
 

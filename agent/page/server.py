@@ -11,6 +11,7 @@ import socket
 import tempfile
 import threading
 import time
+from collections.abc import Callable, Sequence
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler
 from importlib import resources
@@ -22,11 +23,12 @@ import msgspec
 
 from agent import metrics
 from agent.config import Web
-from agent.page import view
+from agent.page import readings, view
 from agent.page.listener import Hurried, Listener, is_own
 from agent.snapshot import Snapshot
 from contract.config import is_loopback
 from contract.errors import ConfigError
+from contract.spec import AssetClass
 
 log = logging.getLogger("runout.page")
 
@@ -38,6 +40,8 @@ PROBE_BYTES = 65536
 AGAIN_S = 10.0
 REQUEST_S = 5.0
 ANSWER_S = 10.0
+LOOKED_S, LOOKED_MOST = 10.0, 4
+"""For how long an asset that was asked for is looked at, and how many are at once."""
 
 STATIC = {
     "/": ("index.html", "text/html; charset=utf-8"),
@@ -69,6 +73,7 @@ class Page:
     Args:
         config: where it listens, and for whom.
         state: folder of the store.
+        class_of: returns the class of an asset, whose readings are drawn then; None: of none.
         request_s: a request has come whole by then, or is given up.
         again_s: an address that is taken is tried again after so long.
 
@@ -83,6 +88,7 @@ class Page:
         self,
         config: Web,
         state: Path,
+        class_of: Callable[[str], AssetClass | None] = lambda _: None,
         *,
         request_s: float = REQUEST_S,
         again_s: float = AGAIN_S,
@@ -101,13 +107,18 @@ class Page:
             for path, (name, kind) in STATIC.items()
         }
         self._state = state
+        self._class_of = class_of
+        self._looked: dict[str, float] = {}
+        """When each of the last assets that were opened was asked for; replaced, never changed."""
         self._snapshot: Snapshot | None = None
         self._closing = threading.Event()
         self._listener: Listener | None = None
         self._thread: threading.Thread | None = None
         self._probing = threading.Lock()
         self._probed_s, self._trouble = -PROBE_S, ""
-        self._encoded: tuple[Snapshot, bytes] | None = None
+        self._encoded: tuple[Snapshot, tuple[str, ...], bytes] | None = None
+        self.problems: tuple[str, ...] = ()
+        """What the main thread cannot do, or trust, at present; it sets them."""
 
     @property
     def port(self) -> int:
@@ -130,6 +141,11 @@ class Page:
     def show(self, snapshot: Snapshot) -> None:
         """Show this from here on; called by the main thread."""
         self._snapshot = snapshot
+
+    def looked_at(self) -> Sequence[str]:
+        """Return the assets that somebody looks at; called by the main thread."""
+        since = time.monotonic() - LOOKED_S
+        return [name for name, asked in self._looked.items() if asked > since]
 
     def _serve(self) -> None:
         said = ""
@@ -175,17 +191,35 @@ class Page:
 
     def status(self, snapshot: Snapshot) -> bytes:
         """Return the whole as JSON, made once for all who ask."""
+        troubles = tuple(self.troubles(time.monotonic()))
         made = self._encoded
-        if made is None or made[0] is not snapshot:
-            made = self._encoded = snapshot, _encoder.encode(view.status(snapshot))
-        return made[1]
+        if made is None or made[0] is not snapshot or made[1] != troubles:
+            body = _encoder.encode({**view.status(snapshot), "troubles": troubles})
+            made = self._encoded = snapshot, troubles, body
+        return made[2]
+
+    def asset(self, snapshot: Snapshot, name: str) -> dict[str, Any] | None:
+        """Return one asset with its plots; None: there is none of this name."""
+        told = view.asset(snapshot, name)
+        if told is None:
+            return None
+        now = time.monotonic()
+        last = sorted(self._looked.items(), key=lambda one: one[1])[1 - LOOKED_MOST :]
+        self._looked = {**dict(last), name: now}
+        spec = self._class_of(name)
+        if spec is not None:
+            found = readings.newest(self._state, name)
+            first = [why.channel for why in told["report"].why]
+            told["channels"] = readings.channels(found, spec, first)
+            told["spectra"] = readings.spectra(found, spec)
+        return told
 
     def troubles(self, now_s: float) -> list[str]:
         """Return why the agent is not well at a time of ``time.monotonic``; empty: it is."""
         snapshot = self._snapshot
         if snapshot is None:
             return ["the agent has only begun: nothing is known yet"]
-        found = []
+        found = list(self.problems)
         stalled_s = now_s - snapshot.turned_s
         if stalled_s > STALL_S:
             found.append(f"the main loop has not turned for {stalled_s:.0f} s")
@@ -195,6 +229,11 @@ class Page:
             f"a thread of source {source.name} has ended"
             for source in snapshot.sources
             if not source.alive
+        ]
+        found += [
+            f"the thread of channel {channel.name} has ended: no notices are sent"
+            for channel in snapshot.channels
+            if not channel.alive
         ]
         most_s = self.config.broker_absent_min * 60
         absent_s = snapshot.broker.absent_s + max(0.0, stalled_s)
@@ -297,7 +336,7 @@ class _Connection(BaseHTTPRequestHandler):
             self._answer(HTTPStatus.OK, JSON, self.shown.status(snapshot))
         else:
             name = unquote(path.removeprefix(_ASSETS).removesuffix(".json"))
-            found = view.asset(snapshot, name) if path.endswith(".json") else None
+            found = self.shown.asset(snapshot, name) if path.endswith(".json") else None
             if found is None:
                 self._say(HTTPStatus.NOT_FOUND, "there is no asset of this name")
             else:

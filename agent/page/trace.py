@@ -1,4 +1,7 @@
-"""What was told of one asset, kept in arrays that do not grow, for plots."""
+"""What was told of one asset, kept in arrays that do not grow, for plots.
+
+Where its time is set back, what was told of later times is forgotten: it would be drawn across.
+"""
 
 import numpy as np
 
@@ -18,19 +21,32 @@ class Recent:
     [1.0, 2.0]
     """
 
-    def __init__(self, size: int = SIZE) -> None:
+    def __init__(self, size: int = SIZE, width: int = 3) -> None:
         self._t = np.zeros(size)
-        self._values = np.zeros((size, 3), dtype=np.float32)
+        self._values = np.zeros((size, width), dtype=np.float32)
         self._count = 0
 
     def add(
         self, t: float, *, health: float | None, score: float | None, rul_h: float | None
     ) -> None:
         """Add a report; the oldest makes room."""
+        self.put(t, _row(health, score, rul_h))
+
+    def put(self, t: float, row: "tuple[float, ...] | np.ndarray") -> None:
+        """Add a row of numbers; the oldest makes room."""
         at = self._count % len(self._t)
+        if self._count and t < self._t[at - 1]:
+            self._forget(t)
+            at = self._count % len(self._t)
         self._t[at] = t
-        self._values[at] = _row(health, score, rul_h)
+        self._values[at] = row
         self._count += 1
+
+    def _forget(self, t: float) -> None:
+        told = self.points()
+        kept = told.t < t
+        self._count = int(kept.sum())
+        self._t[: self._count], self._values[: self._count] = told.t[kept], told.values[kept]
 
     def points(self) -> Points:
         """Return a copy, oldest first."""
@@ -67,6 +83,10 @@ class Trend:
     ) -> None:
         """Add a report; a full trend is thinned to half."""
         row = _row(health, score, rul_h)
+        newest = self._open_t if self._open else self._t[self._count - 1] if self._count else t
+        if t < newest:
+            self._count = int((self._t[: self._count] < t).sum())
+            self._open = 0
         if not self._open or _above(row, self._open_row):
             self._open_t, self._open_row = t, row
         self._open += 1

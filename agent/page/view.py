@@ -9,6 +9,8 @@ from contract.report import Alert
 
 SPARKS = 60
 """Assets, the worst, whose score is drawn in the table."""
+FEATURES = 6
+"""Features of an asset that are drawn."""
 SPARK = 60
 """Points of such a drawing."""
 RATED_S = 600.0
@@ -33,12 +35,14 @@ def status(snapshot: Snapshot) -> dict[str, Any]:
             "vectors": snapshot.vectors,
             "events": snapshot.events,
             "lives": snapshot.lives,
+            "clock_steps": snapshot.clock_steps,
             "waiting": snapshot.waiting,
             "marked": snapshot.marked,
             "rejected": snapshot.rejected,
         },
         "broker": snapshot.broker,
         "sources": snapshot.sources,
+        "channels": snapshot.channels,
         "classes": snapshot.classes,
         "files": snapshot.files,
         "process": {
@@ -78,6 +82,33 @@ def asset(snapshot: Snapshot, name: str) -> dict[str, Any] | None:
         "alerts": [_alert(alert) for alert in reversed(seen.alerts)],
         "recent": _points(seen.recent),
         "trend": _points(seen.trend),
+        "features": _features(snapshot, seen),
+        "channels": [],
+        "spectra": [],
+    }
+
+
+def _features(snapshot: Snapshot, seen: SeenAsset) -> dict[str, Any] | None:
+    """Return features at the last reports, those that speak against the asset first."""
+    found = snapshot.features.get(seen.report.asset)
+    if found is None:
+        return None
+    parts = list(found.parts)
+    against = [(why.channel, why.feature) for why in seen.report.why]
+    order = [parts.index(part) for part in against if part in parts]
+    order += [i for i in range(len(parts)) if i not in order]
+    columns = found.told.values.T
+    return {
+        "t": found.told.t.tolist(),
+        "of": [
+            {
+                "channel": parts[i][0],
+                "feature": parts[i][1],
+                "against": parts[i] in against,
+                "values": [None if v != v else float(f"{v:.5g}") for v in columns[i].tolist()],  # noqa: PLR0124
+            }
+            for i in order[:FEATURES]
+        ],
     }
 
 
@@ -124,6 +155,7 @@ def _line(snapshot: Snapshot, seen: SeenAsset, *, spark: bool) -> dict[str, Any]
 
 def _alert(alert: Alert) -> dict[str, Any]:
     return {
+        "id": alert.id,
         "asset": alert.asset,
         "state": alert.state,
         "t": alert.t,

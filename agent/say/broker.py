@@ -5,6 +5,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 from queue import Empty, SimpleQueue
+from typing import NamedTuple
 
 import msgspec
 
@@ -20,6 +21,20 @@ BROKER_S = 10.0
 """For the broker to be reached, and to take the message on."""
 
 
+class Heard(NamedTuple):
+    """What came back.
+
+    Attributes:
+        answer: the agent's; None: none was heard in time.
+        known: whether an agent has said of this asset what its alert is.
+        node: whose asset it was said to be.
+    """
+
+    answer: Alert | None
+    known: bool
+    node: str
+
+
 def tell(
     path: Path,
     overrides: Sequence[str],
@@ -27,8 +42,8 @@ def tell(
     body: bytes,
     ref: str,
     wait_s: float,
-) -> Alert | None:
-    """Publish a message to an agent; return its answer, or None if none is heard in time.
+) -> Heard:
+    """Publish a message to an agent; return what is heard of it in time.
 
     Args:
         path: of the agent's configuration.
@@ -46,6 +61,7 @@ def tell(
     _check(config, asset)
     commands.decode(leaf, body, time.time_ns())
     place = config.node.site, config.name, asset
+    state_topic = topics.alert_state_topic(*place)
     heard: SimpleQueue[Arrival] = SimpleQueue()
 
     def receive(arrivals: list[Arrival]) -> None:
@@ -55,7 +71,8 @@ def tell(
     link = Link(
         config.mqtt,
         client_id=f"runout-{config.node.site}-{config.name}-tell-{os.getpid()}",
-        filters=[(topics.asset_topic(*place, topics.ALERT), 1)],
+        # The state of each asset's alert is retained: it comes first, if there is one.
+        filters=[(topics.asset_topic(*place, topics.ALERT), 1), (state_topic, 1)],
         will=None,
         receive=receive,
         persistent=False,
@@ -72,25 +89,31 @@ def tell(
             if time.monotonic() > deadline or not link.connected.is_set():
                 raise RunoutError(f"the broker at {broker} did not take the message on")
             link.wait_for_acks(0.5)
-        return _answer(heard, ref, wait_s)
+        answer, states = _answer(heard, ref, wait_s, state_topic)
+        return Heard(answer, answer is not None or states > 0, config.name)
     finally:
         link.close()
 
 
-def _answer(heard: "SimpleQueue[Arrival]", ref: str, wait_s: float) -> Alert | None:
+def _answer(
+    heard: "SimpleQueue[Arrival]", ref: str, wait_s: float, state_topic: str
+) -> tuple[Alert | None, int]:
+    """Return the answer, and how many messages said what state the alert is in."""
+    states = 0
     deadline = time.monotonic() + wait_s
     while (left := deadline - time.monotonic()) > 0:
         try:
             arrival = heard.get(timeout=left)
         except Empty:
-            return None
+            break
         try:
             alert = msgspec.json.decode(arrival.payload, type=Alert)
         except msgspec.MsgspecError:
             continue  # not an agent's
+        states += arrival.topic == state_topic
         if alert.ref == ref:
-            return alert
-    return None
+            return alert, states
+    return None, states
 
 
 def _check(config: AgentConfig, asset: str) -> None:

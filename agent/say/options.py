@@ -95,13 +95,20 @@ def _tell(asked: argparse.Namespace, leaf: str, said: Said) -> int:
     from agent.say.broker import tell  # noqa: PLC0415  # --help must not cost a second
 
     body = msgspec.json.encode(said)
-    answer = tell(asked.config, asked.set, (asked.asset, leaf), body, said.ref, asked.wait)
-    if answer is None:
+    heard = tell(asked.config, asked.set, (asked.asset, leaf), body, said.ref, asked.wait)
+    if heard.answer is not None:
+        print(heard.answer.text)
+        return 0
+    if heard.known:
         print(
             f"{asked.asset}: the broker has it; the agent has not answered within "
             f"{asked.wait:g} s. It will act when it is back; what it refuses it keeps aside: "
             "see runout-agent status"
         )
-        return 1
-    print(answer.text)
-    return 0
+    else:
+        print(
+            f"{asked.asset}: node {heard.node} has told of no such asset, and has not answered "
+            f"within {asked.wait:g} s. Is that its name? What is said of an asset before its first "
+            "reading is refused, but that it is started"
+        )
+    return 1

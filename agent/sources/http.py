@@ -175,7 +175,8 @@ class HttpSource:
                 return HTTPStatus.SERVICE_UNAVAILABLE, _CLOSING
             self._waiting[token] = fate
         try:
-            if self.buffer.add(Arrival(topic, body, token, time.time_ns())):
+            arrival = Arrival(topic, body, token, time.time_ns(), source=self.name)
+            if self.buffer.add(arrival):
                 return HTTPStatus.SERVICE_UNAVAILABLE, "too much waits: try again"
             if not fate.settled.wait(self.config.commit_s):
                 taken = "" if self.buffer.withdraw(token) else "; it may be yet"

@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Literal
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 import msgspec
 
@@ -73,7 +73,7 @@ class Modbus(
         parts = urlsplit(self.url)
         if parts.scheme and parts.scheme not in _NETWORK:
             raise ValueError(f"url: {self.url!r}: a device's path, tcp:// or rtu+tcp://")
-        if parts.scheme and not parts.hostname:
+        if parts.scheme and not _has_address(parts):
             raise ValueError(f"url: {self.url!r}: write it as {parts.scheme}://host:port")
         seen = set()
         for poll in self.poll:
@@ -173,16 +173,20 @@ class ModbusSource:
     def _ask(self, client: "ModbusTcpClient | ModbusSerialClient", asked: Round, put: Put) -> None:
         """Put what is answered; a channel that is not is left out, not made up."""
         values: dict[str, float] = {}
+        units: dict[str, str] = {}
         at_ns = time.time_ns()
         for request in asked.requests:
             registers = [] if self._closing.is_set() else self._read(client, request)
             for poll in request.polls if registers else ():
                 first = poll.register - request.first
                 values[poll.channel] = poll.value(registers[first : first + poll.size])
+                if poll.unit:  # said here: another asset's channel of that name may have another
+                    units[poll.channel] = poll.unit
         if values:
-            payload = _json.encode({"asset": asked.asset, "t": at_ns, "v": values})
+            row = {"asset": asked.asset, "t": at_ns, "v": values}
+            payload = _json.encode(row | {"u": units} if units else row)
             self.counts.frames += 1
-            put(Arrival(self._topic, payload, 0, at_ns))
+            put(Arrival(self._topic, payload, 0, at_ns, source=self.name))
 
     def _read(
         self, client: "ModbusTcpClient | ModbusSerialClient", request: Request
@@ -251,6 +255,13 @@ class ModbusSource:
                 extra={"source": self.name, "url": self._config.url},
             )
         self._told_lost = True
+
+
+def _has_address(parts: SplitResult) -> bool:
+    try:
+        return bool(parts.hostname) and parts.port != 0
+    except ValueError:  # the port is no number, or above 65535
+        return False
 
 
 def _client(config: Modbus) -> "ModbusTcpClient | ModbusSerialClient":

@@ -9,7 +9,7 @@ from typing import Annotated, Literal, NamedTuple
 
 import msgspec
 
-from contract import topics
+from contract import topics, units
 
 MOST_REGISTERS = 125
 """That one answer can hold (Modbus Application Protocol V1.1b3, 6.3); of bits it is 2000 (6.1)."""
@@ -60,6 +60,8 @@ class Poll(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def __post_init__(self) -> None:
         """Refuse what no device could answer."""
         topics.check_name(self.channel, "channel")
+        if self.unit:
+            units.check(self.unit)
         if self.asset is not None:
             topics.check_name(self.asset, "asset")
         if (self.type or "bool") != "bool" and self.is_bit:

@@ -11,10 +11,11 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+from agent.decode.cobs import MOST_VALUES
 from agent.intake import Arrival
 from agent.sources.buffer import Buffer, WhenFull
-from agent.sources.framing import Framer
-from agent.sources.source import Put, SourceCounts, check_columns, loud
+from agent.sources.framing import LINE, Framer
+from agent.sources.source import Put, SourceCounts, check_columns, check_units, loud
 from contract import topics
 
 log = logging.getLogger("runout.serial")
@@ -79,16 +80,19 @@ class Serial(
         scheme, there_is_one, _ = self.url.partition("://")
         if there_is_one and scheme not in _URLS:
             raise ValueError(f"url: {scheme}:// is none of {', '.join(_URLS)}")
-        if scheme == "socket":
+        if scheme in {"socket", "rfc2217"}:
             _address(self.url)
         if self.format == "json":
             if self.columns or self.time or self.checksum:
                 raise ValueError("a json line names its values: no columns, time or checksum")
+            check_units(self.units)
             return
         if not self.columns or not self.asset:
             raise ValueError(f"{self.format} has no names: give asset, and columns in order")
         if self.format == "cobs" and (self.time or self.checksum):
             raise ValueError("a cobs record has its own time and CRC: no time or checksum")
+        if self.format == "cobs" and len(self.columns) > MOST_VALUES:
+            raise ValueError(f"columns: {len(self.columns)}; a cobs record has {MOST_VALUES}")
         check_columns(self.columns, self.units, self.time)
 
     def build(self) -> "SerialSource":
@@ -110,7 +114,7 @@ class _DevicePort:
             import serial  # noqa: PLC0415  # where there is a port
 
             self.device: Any = serial.serial_for_url(
-                config.url,
+                _pyserial_url(config.url),
                 baudrate=config.baud,
                 bytesize=config.bytesize,
                 parity=config.parity,
@@ -120,6 +124,8 @@ class _DevicePort:
             )
         except ValueError as error:  # as when the other end rejects a baud rate
             raise OSError(str(error)) from error
+        if config.url.startswith("rfc2217://"):
+            _keep_alive(self.device._socket)  # noqa: SLF001  # pyserial has no question for it
 
     def read_some(self) -> bytes:
         first: bytes = self.device.read(1)
@@ -139,11 +145,7 @@ class _SocketPort:
     def __init__(self, url: str) -> None:
         self._sock = socket.create_connection(_address(url), timeout=_PATIENCE_S)
         self._sock.settimeout(_TURN_S)
-        # A server that lost its power says nothing, for ever.
-        self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        if hasattr(socket, "TCP_KEEPIDLE"):
-            self._sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 30)
-            self._sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 10)
+        _keep_alive(self._sock)
 
     def read_some(self) -> bytes:
         try:
@@ -158,11 +160,34 @@ class _SocketPort:
         self._sock.close()
 
 
+def _keep_alive(sock: socket.socket) -> None:
+    """Notice a server that lost its power: it says nothing, for ever."""
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    if hasattr(socket, "TCP_KEEPIDLE"):
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 30)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 10)
+
+
 def _address(url: str) -> tuple[str, int]:
     parts = urlsplit(url)
-    if not parts.hostname or not parts.port:
-        raise ValueError(f"url: {url!r}: write it as socket://host:port")
-    return parts.hostname, parts.port
+    try:
+        host, port = parts.hostname, parts.port
+    except ValueError:  # no number, or above 65535
+        host = port = None
+    if not host or not port:
+        raise ValueError(f"url: {url!r}: write it as {parts.scheme}://host:port")
+    return host, port
+
+
+def _pyserial_url(url: str) -> str:
+    """Return what pyserial is asked to open.
+
+    Of a port behind RFC 2217 it would set the modem lines, and wait in vain for a server to say so
+    whose own port has none. They are never ours to set.
+    """
+    if not url.startswith("rfc2217://") or "ign_set_control" in url:
+        return url
+    return f"{url}{'&' if '?' in url else '?'}ign_set_control"
 
 
 class SerialSource:
@@ -173,7 +198,7 @@ class SerialSource:
         self.counts = SourceCounts()
         self._config = config
         self._topic = f"source/{config.name}"
-        terminator = b"\0" if config.format == "cobs" else b"\n"
+        terminator = b"\0" if config.format == "cobs" else LINE
         self._framer = Framer(terminator, config.max_line)
         self._buffer = Buffer(config.buffer, config.when_full)
         self._port: _Port | None = None
@@ -268,7 +293,7 @@ class SerialSource:
         if not frames:
             return
         counts.frames = self._framer.frames
-        arrival = Arrival(self._topic, frames, 0, time.time_ns())
+        arrival = Arrival(self._topic, frames, 0, time.time_ns(), source=self.name)
         dropped = self._buffer.add(arrival, self._framer.frames - before)
         if dropped:
             if loud(counts.overflows, counts.overflows + dropped):

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from agent.intake import Arrival
-from contract import topics
+from contract import topics, units
 
 Put = Callable[[Arrival], None]
 """Takes an arrival on; may wait while the intake is full."""
@@ -37,8 +37,8 @@ class SourceCounts:
 class Source(Protocol):
     """A place where readings come from, built by its configuration.
 
-    Everything it puts bears a topic that begins with ``source/<name>``. Used as
-    ``opened.callback(source.close); source.open(intake.put)``.
+    Everything it puts bears its name as ``source``, and for people a topic that begins with
+    ``source/<name>``. Used as ``opened.callback(source.close); source.open(intake.put)``.
     """
 
     @property
@@ -85,13 +85,25 @@ def loud(before: int, after: int) -> bool:
     return after.bit_length() != before.bit_length()
 
 
-def check_columns(columns: tuple[str, ...], units: Mapping[str, str], time: str) -> None:
+def check_columns(columns: tuple[str, ...], given: Mapping[str, str], time: str) -> None:
     """Raise ``ValueError`` if the columns of a line cannot be told apart, or are not there."""
     names = [name for name in columns if name]
     for name in names:
         topics.check_name(name, "columns:")
     if len(set(names)) != len(names):
         raise ValueError("columns: a name stands twice")
-    for name in (*units, *([time] if time else [])):
+    if columns and not set(names) - {time}:
+        raise ValueError("columns: none of them is a channel; name at least one")
+    for name in (*given, *([time] if time else [])):
         if name not in names:
             raise ValueError(f"{name!r} is none of columns: {', '.join(names)}")
+    check_units(given)
+
+
+def check_units(given: Mapping[str, str]) -> None:
+    """Raise ``ValueError`` if the unit of a channel is not known."""
+    for name, unit in given.items():
+        try:
+            units.check(unit)
+        except ValueError as error:
+            raise ValueError(f"units: {name}: {error}") from error

@@ -8,7 +8,8 @@ they are known to every birth that follows.
 
 from typing import Any, NamedTuple
 
-from agent.sparkplug.host import check_name, read_state
+from agent.sparkplug.host import read_state
+from agent.sparkplug.names import check_name
 from agent.sparkplug.schema import (
     BDSEQ,
     NAMESPACE,
@@ -121,12 +122,26 @@ class EdgeNode:
             return []
         return [self._birth_of(device, at_ns)] if device else self._births(at_ns)
 
-    def will(self, at_ns: int) -> Message:
-        """Return the will for a connection that is about to be made."""
+    @property
+    def born(self) -> bool:
+        """Return whether the births of the present connection were said."""
+        return self._born
+
+    @property
+    def bd_seq(self) -> int:
+        """Return the number of the present connection; -1: there was none."""
+        return self._bd_seq
+
+    def will(self, at_ns: int, *, again: bool = False) -> Message:
+        """Return the will for a connection that is about to be made.
+
+        ``again``: the last one was for a connection that did not come about.
+        """
         self._connected = self._born = False
         self._host_online = False
-        self._bd_seq = self._next_bd_seq
-        self._next_bd_seq = (self._bd_seq + 1) % 256
+        if not again:
+            self._bd_seq = self._next_bd_seq
+            self._next_bd_seq = (self._bd_seq + 1) % 256
         return self._death(at_ns)
 
     def connected(self, at_ns: int) -> list[Message]:

@@ -12,8 +12,9 @@ changed with the message that is missing.
 
 import msgspec
 
+from agent.sparkplug.names import check_asset, check_name
 from agent.sparkplug.schema import LATEST_MS, NAMESPACE, Message, read_payload, read_topic
-from agent.sparkplug.session import Gone, Heard, Session
+from agent.sparkplug.session import Heard, Session
 from contract.errors import DecodeError
 
 MOST_NODES = 1024
@@ -38,6 +39,9 @@ class Host:
             come to share a name, the second is refused.
         reorder_s: how long a missing message is waited for.
         rebirth_s: a node is asked to be born again at most so often.
+        history_s: what a node or device says after its birth is held so long for what it stored
+            before, and longer while that comes; 0: it is not.
+        own: group and name of an edge node that is not listened to; none: "".
     """
 
     def __init__(
@@ -48,19 +52,19 @@ class Host:
         asset: str = "{device}",
         reorder_s: float = 2.0,
         rebirth_s: float = 10.0,
+        history_s: float = 0.0,
+        own: tuple[str, str] = ("", ""),
     ) -> None:
         for name in (host_id, *(group for group in groups if group != "+")):
             check_name(name)
-        try:
-            check_name(asset.format(group="group", node="node", device="device"))
-        except (LookupError, AttributeError, ValueError) as error:
-            text = f"asset {asset!r} is not made of {{group}}, {{node}} and {{device}}"
-            raise ValueError(text) from error
+        check_asset(asset)
         self._state_topic = f"{NAMESPACE}/STATE/{host_id}"
         self._groups = groups
         self._asset_name = asset
         self._reorder_ns = round(reorder_s * 1e9)
         self._rebirth_ns = round(rebirth_s * 1e9)
+        self._history_ns = round(history_s * 1e9)
+        self._own = own
         self._sessions: dict[tuple[str, str], Session] = {}
         self._owners: dict[str, tuple[str, str, str]] = {}
         self._will_ms = 0
@@ -91,17 +95,17 @@ class Host:
         self._born = False
         return self._state(online=False, ms=at_ns // 10**6)
 
-    def lost(self, at_ns: int) -> list[Gone]:
+    def lost(self, at_ns: int) -> Heard:
         """Take note that the connection is gone: nobody is known to be there any more."""
-        self._born = False
-        return [gone for session in self._sessions.values() for gone in session.leave(at_ns)]
+        return _all([session.leave(at_ns) for session in self._sessions.values()])
 
     def tick(self, at_ns: int) -> Heard:
-        """Give up on messages that were missing for too long."""
-        heard = Heard([], [], [])
-        for session in self._sessions.values():
-            heard = heard.and_then(session.tick(at_ns))
-        return heard
+        """Give up on what was waited for too long."""
+        return _all([session.tick(at_ns) for session in self._sessions.values()])
+
+    def flush(self) -> Heard:
+        """Return what is held, before leaving."""
+        return _all([session.flush() for session in self._sessions.values()])
 
     def receive(self, topic: str, payload: bytes, at_ns: int) -> Heard:
         """Read one message.
@@ -115,7 +119,7 @@ class Host:
             insists = self._born and not read_state(payload).online
             return Heard([], [self.birth()] if insists else [], [])
         where = read_topic(topic)
-        if where.verb in {"NCMD", "DCMD"}:
+        if where.verb in {"NCMD", "DCMD"} or (where.group, where.node) == self._own:
             return Heard([], [], [])
         read = read_payload(payload)
         if read.timestamp > LATEST_MS:
@@ -129,6 +133,14 @@ class Host:
             return session.born(where, read, at_ns)
         return session.receive(where, read, at_ns)
 
+    def forget(self, topic: str) -> None:
+        """Know nothing of the node a topic is of: its next message asks it to be born again."""
+        try:
+            where = read_topic(topic)
+        except DecodeError:
+            return
+        self._sessions.pop((where.group, where.node), None)
+
     def _session(self, group: str, node: str) -> Session:
         session = self._sessions.get((group, node))
         if session is None:
@@ -140,6 +152,7 @@ class Host:
                 lambda device: self._asset(group, node, device),
                 self._reorder_ns,
                 self._rebirth_ns,
+                self._history_ns,
             )
         return session
 
@@ -160,6 +173,13 @@ class Host:
         return Message(self._state_topic, payload, qos=1, retain=True)
 
 
+def _all(parts: list[Heard]) -> Heard:
+    heard = Heard([], [], [])
+    for part in parts:
+        heard = heard.and_then(part)
+    return heard
+
+
 def read_state(payload: bytes) -> State:
     """Read a STATE message.
 
@@ -170,9 +190,3 @@ def read_state(payload: bytes) -> State:
         return msgspec.json.decode(payload, type=State)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise DecodeError("state", f"not a STATE message: {error}") from error
-
-
-def check_name(name: str) -> None:
-    """Refuse what cannot be a group, node, device or host application."""
-    if not name or set(name) & set("+/#"):
-        raise ValueError(f"{name!r} is no Sparkplug name: not empty, without + / #")

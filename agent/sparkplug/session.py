@@ -6,7 +6,8 @@ from typing import Any, NamedTuple
 import msgspec
 
 from agent.block import Block, Burst
-from agent.decode.gather import Channel, Series, gather
+from agent.decode.gather import Channel, Series
+from agent.sparkplug.history import History
 from agent.sparkplug.metric import (
     ARRAYS,
     Definition,
@@ -36,10 +37,12 @@ class Gone(NamedTuple):
     Attributes:
         asset: its name.
         t_ns: since when: the device's death by the node's clock, all else by the host's.
+        over: readings of it that stand in the same ``Heard`` came after it.
     """
 
     asset: str
     t_ns: int
+    over: bool = False
 
 
 class Heard(NamedTuple):
@@ -61,10 +64,14 @@ class Heard(NamedTuple):
 
     def and_then(self, other: "Heard") -> "Heard":
         """Return both, this one first."""
+        gone = self.gone
+        if gone and other.readings:
+            back = {reading.asset for reading in other.readings}
+            gone = [one._replace(over=one.over or one.asset in back) for one in gone]
         return Heard(
             self.readings + other.readings,
             self.say + other.say,
-            self.gone + other.gone,
+            gone + other.gone,
             self.left_out + other.left_out,
             self.refused + other.refused,
         )
@@ -93,6 +100,7 @@ class Session:
         asset_of: the asset's name for a device; "" is the node itself. Raises ``DecodeError``.
         reorder_ns: how long a missing message is waited for.
         rebirth_ns: the node is asked to be born again at most so often.
+        history_ns: see ``agent.sparkplug.history``.
     """
 
     def __init__(
@@ -102,6 +110,7 @@ class Session:
         asset_of: Callable[[str], str],
         reorder_ns: int,
         rebirth_ns: int,
+        history_ns: int,
     ) -> None:
         self._command_topic = f"{NAMESPACE}/{group}/NCMD/{node}"
         self._node = node
@@ -118,6 +127,9 @@ class Session:
         self._held_ns = 0
         self._asked_ns = _NEVER_NS
         self._births: dict[str, _Births] = {}
+        self._history = History(history_ns)
+        # Devices that are born again because they were asked, not because they are back.
+        self._asked_again: set[str] = set()
 
     def born(self, where: Topic, read: Any, at_ns: int) -> Heard:
         """Begin the life that an NBIRTH tells of, or begin to know it again."""
@@ -130,6 +142,9 @@ class Session:
         if bd_seq != self._bd_seq:  # else the devices tell of themselves at once
             gone = [Gone(old.asset, at_ns) for device, old in self._births.items() if device]
             heard = heard._replace(gone=heard.gone + gone)
+        self._asked_again = {*self._births} if bd_seq == self._bd_seq else set()
+        if bd_seq != self._bd_seq or not self._online:
+            self._history.begin(at_ns)
         self._held, self._held_ns = later, at_ns
         self._births = {"": births}
         self._bd_seq = bd_seq
@@ -145,14 +160,18 @@ class Session:
         """
         if not self._online or _bd_seq(read, "NDEATH") != self._bd_seq:
             return Heard([], [], [])
-        return Heard([], [], self.leave(at_ns))
+        return self.leave(at_ns)
 
-    def leave(self, at_ns: int) -> list[Gone]:
+    def leave(self, at_ns: int) -> Heard:
         """Forget node and devices until they are born again."""
         gone = [Gone(births.asset, at_ns) for births in self._births.values()]
         self._births, self._held = {}, {}
         self._online = False
-        return gone
+        return Heard(self._history.release(), [], gone)
+
+    def flush(self) -> Heard:
+        """Return the readings that are held for others from before them."""
+        return Heard(self._history.release(), [], [])
 
     def receive(self, where: Topic, read: Any, at_ns: int) -> Heard:
         """Read any other message, or hold it until those before it are there."""
@@ -176,10 +195,11 @@ class Session:
         return heard.and_then(self._drain())
 
     def tick(self, at_ns: int) -> Heard:
-        """Give up on messages that were missing for too long."""
+        """Give up on messages, and on more of the past, that were waited for too long."""
+        heard = Heard(self._history.due(at_ns), [], [])
         if self._held and at_ns - self._held_ns >= self._reorder_ns:
-            return self._give_up(at_ns)
-        return Heard([], [], [])
+            return heard.and_then(self._give_up(at_ns))
+        return heard
 
     def _passed(self, read: Any) -> None:
         self._expected = (read.seq + 1) % 256
@@ -213,12 +233,17 @@ class Session:
     def _read(self, where: Topic, read: Any, at_ns: int) -> Heard:
         if where.verb == "DBIRTH":
             births = self._define(where, read)
+            if where.device not in self._births.keys() | self._asked_again:
+                self._history.begin(at_ns)
             self._births[where.device] = births
             return self._readings(births, read, at_ns)
         if where.verb == "DDEATH":
             gone = self._births.pop(where.device, None)
+            self._asked_again.discard(where.device)
+            if gone is None:
+                return Heard([], [], [])
             t_ns = read.timestamp * 10**6 or at_ns
-            return Heard([], [], [Gone(gone.asset, t_ns)] if gone else [])
+            return Heard(self._history.release(), [], [Gone(gone.asset, t_ns)])
         known = self._births.get(where.device)
         if known is None:
             return Heard([], self._ask(at_ns), [])
@@ -244,7 +269,7 @@ class Session:
 
     def _readings(self, births: _Births, read: Any, at_ns: int) -> Heard:
         channels: dict[Channel, Series] = {}
-        readings: list[Block | Burst] = []
+        bursts: list[Burst] = []
         left_out, unknown = 0, False
         payload_ms = read.timestamp
         for metric in read.metrics:
@@ -279,10 +304,10 @@ class Session:
                 if samples is not None:
                     check_rate(rate_hz, len(samples))
                     burst = Burst(births.asset, channel.name, t_ns, rate_hz, channel.unit, samples)
-                    readings.append(burst)
+                    bursts.append(burst)
             else:
                 left_out += 1
-        readings += gather(channels)
+        readings = self._history.add(channels, bursts, at_ns)
         return Heard(readings, self._ask(at_ns) if unknown else [], [], left_out)
 
     def _ask(self, at_ns: int) -> list[Message]:

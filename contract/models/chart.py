@@ -64,10 +64,15 @@ class ChartSums:
 
     def solve(self) -> "ChartModel":
         """Return what scores by these sums; the limit is that of as many columns as there are."""
-        moments = self.moments
+        moments, spec = self.moments, self.spec
+        if spec.limit:
+            size = len(moments.mean)
+            # What never moved has no deviations of its own: its z is 0, whatever the limit.
+            return ChartModel(np.zeros(size), np.full(size, spec.limit), spec.power)
         tail = self.spec.alarm_rate / (2.0 * len(moments.mean))
         limit = normal_quantile(1.0 - tail)
-        return ChartModel(moments.mean, spread(moments.variance(), moments.mean) * limit)
+        width = spread(moments.variance(), moments.mean) * limit
+        return ChartModel(moments.mean, width, spec.power)
 
     def problem(self) -> str:
         """Return what cannot be in these sums, in words; empty: nothing."""
@@ -83,22 +88,25 @@ def _of(Z: Floats) -> Moments:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ChartModel:
-    """Scores rows by the column that is farthest out: 1 is the limit.
+    """Scores rows by the column that is farthest out, or by several together: 1 is the limit.
 
     Attributes:
         mean: of each column ``(F,)``.
         limit: how far from it is the limit ``(F,)``; infinite for one that never moved.
+        power: see ``contract.model_spec.Chart``.
     """
 
     mean: Floats
     limit: Floats
+    power: int = 0
 
     @classmethod
-    def from_arrays(cls, _spec: Chart, arrays: Arrays, prefix: str) -> "ChartModel":
+    def from_arrays(cls, spec: Chart, arrays: Arrays, prefix: str) -> "ChartModel":
         """Read back what ``arrays`` wrote."""
         return cls(
             np.asarray(arrays[prefix + "mean"], dtype=np.float64),
             np.asarray(arrays[prefix + "limit"], dtype=np.float64),
+            spec.power,
         )
 
     def arrays(self, prefix: str) -> Arrays:
@@ -107,12 +115,26 @@ class ChartModel:
 
     def score_rows(self, Z: Floats) -> Floats:
         """Score standardised rows ``(n, F)``: ``(n,)``."""
-        scores: Floats = np.abs((Z - self.mean) / self.limit).max(axis=1)
-        return scores
+        parts = np.abs((Z - self.mean) / self.limit)
+        worst: Floats = parts.max(axis=1)
+        if not self.power:
+            return worst
+        # Over the largest: no power of it overflows.
+        over = parts / np.where(worst > 0, worst, 1.0)[:, None]
+        over *= over
+        if self.power == 4:
+            over *= over
+        root: Floats = np.sqrt(np.einsum("nf->n", over))
+        return worst * (np.sqrt(root) if self.power == 4 else root)
 
     def shares(self, z: Floats) -> Floats:
-        """Return each column's share: its own deviation, squared, over the sum of all."""
+        """Return each column's share: its own deviation, squared, over the sum of all.
+
+        Where they come together by another power, that in place of the square.
+        """
         squared = ((z - self.mean) / self.limit) ** 2
+        if self.power == 4:
+            squared *= squared
         total = squared.sum()
         shares: Floats = squared / total if total > 0 else squared
         return shares

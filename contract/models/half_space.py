@@ -55,11 +55,16 @@ def boxes(size: int, spec: HalfSpace) -> tuple[NDArray[np.int64], Floats]:
 def _paths(Z: Floats, spec: HalfSpace) -> NDArray[np.int64]:
     """Return the boxes that rows ``(n, F)`` lie in: ``(depth + 1, n, trees)``."""
     columns, cuts = boxes(Z.shape[1], spec)
-    trees = np.arange(spec.trees)
+    # By places in flat arrays: twice as fast as by two indices.
+    trees = np.arange(spec.trees) * columns.shape[1]
+    rows = np.arange(len(Z))[:, None] * Z.shape[1]
+    flat = np.ascontiguousarray(Z).reshape(-1)
+    columns, cuts = columns.reshape(-1), cuts.reshape(-1)
     paths = np.zeros((spec.depth + 1, len(Z), spec.trees), dtype=np.int64)
     for level in range(spec.depth):
         at = paths[level]
-        right = np.take_along_axis(Z, columns[trees, at], axis=1) >= cuts[trees, at]
+        cut = at + trees
+        right = flat.take(columns.take(cut) + rows) >= cuts.take(cut)
         paths[level + 1] = 2 * at + 1 + right
     return paths
 
@@ -110,9 +115,8 @@ class Masses:
             return self
         Z, _ = filled(Z)
         masses = self.masses.copy()
-        trees = np.broadcast_to(np.arange(self.spec.trees), (len(Z), self.spec.trees))
-        for at in _paths(Z, self.spec):
-            np.add.at(masses, (trees, at), 1.0)
+        trees = np.arange(self.spec.trees) * masses.shape[1]
+        np.add.at(masses.reshape(-1), (_paths(Z, self.spec) + trees).reshape(-1), 1.0)
         return Masses(self.spec, self.n + len(Z), masses, self.size)
 
     def merge(self, other: "Masses") -> "Masses":
@@ -192,14 +196,13 @@ class HalfSpaceModel:
     def score_rows(self, Z: Floats) -> Floats:
         """Score standardised rows ``(n, F)``: ``(n,)``, each the same whatever others there are."""
         paths = _paths(Z, self.spec)
-        trees = np.arange(self.spec.trees)
-        found = np.zeros((len(Z), self.spec.trees))
-        going = np.ones((len(Z), self.spec.trees), dtype=np.bool_)
-        for level, at in enumerate(paths):
-            share = self.share[trees, at]
-            end = going & ((share <= FEW) | (level == self.spec.depth))
-            found[end] = share[end] * 2.0**level
-            going &= ~end
+        share = self.share.reshape(-1).take(
+            paths + np.arange(self.spec.trees) * self.share.shape[1]
+        )
+        end = share <= FEW
+        end[-1] = True
+        level = end.argmax(axis=0)
+        found = np.take_along_axis(share, level[None], axis=0)[0] * 2.0**level
         density = np.einsum("nt->n", found) / self.spec.trees
         scores: Floats = self.usual / (density + 1e-3 * self.usual) / LIMIT
         return scores

@@ -10,18 +10,24 @@ from typing import Protocol, Self
 import numpy as np
 
 from contract.arrays import Arrays, Floats
-from contract.model_spec import Chart, Clusters, HalfSpace, Health, Network
+from contract.model_spec import Chart, Clusters, Extremes, HalfSpace, Health, Lagged, Network
 from contract.model_spec import Moments as MomentsSpec
 from contract.models.chart import ChartModel, ChartSums
 from contract.models.clusters import Centres, ClustersModel
+from contract.models.extremes import ExtremesModel, Tails
 from contract.models.half_space import HalfSpaceModel, Masses
+from contract.models.lagged import LaggedModel, LaggedSums, memory_size, stacked
 from contract.models.moments import HealthModel, Moments
 from contract.models.network import NetworkModel, NetworkState
 from contract.models.rows import filled
 
 
 class Scorer(Protocol):
-    """Scores standardised rows: 1 is the limit of what is healthy; higher is worse."""
+    """Scores standardised rows: 1 is the limit of what is healthy; higher is worse.
+
+    A model that remembers (``remembers``) scores its memory of an asset, which ends in the newest
+    row, in place of that row alone; ``seen`` makes it.
+    """
 
     def score_rows(self, Z: Floats) -> Floats:
         """Score rows ``(n, F)``: ``(n,)``; each the same to the last bit whatever others are."""
@@ -41,7 +47,7 @@ class Healthy(Protocol):
         """Return how many rows are in it."""
 
     def learn(self, Z: Floats) -> Self:
-        """Return it with rows ``(n, F)`` in it; a column that is NaN in each says nothing."""
+        """Return it with rows in it as ``shown`` has them; a column of NaN says nothing."""
 
     def merge(self, other: Self) -> Self:
         """Return what both have learnt."""
@@ -137,6 +143,27 @@ def semidefinite(matrix: Floats) -> bool:
     return bool(values[0] >= -ROUNDING * max(float(values[-1]), 0.0))
 
 
+def shown(spec: Health, Z: Floats) -> Floats:
+    """Return rows ``(n, F)`` that follow each other as a model is to learn them."""
+    return stacked(spec, Z) if isinstance(spec, Lagged) else Z
+
+
+def remembers(spec: Health, size: int) -> int:
+    """Return the length of what a model remembers of one asset with F columns; 0: nothing."""
+    return memory_size(spec, size) if isinstance(spec, Lagged) else 0
+
+
+def seen(model: Scorer, Z: Floats) -> Floats:
+    """Return what a model sees as rows ``(n, F)`` follow each other from nothing: ``(n, ...)``."""
+    if not isinstance(model, LaggedModel):
+        return Z
+    memory = model.cold()
+    found = np.empty((len(Z), len(memory)))
+    for i, z in enumerate(Z):
+        memory = found[i] = model.follow(memory, z)
+    return found
+
+
 def nothing(spec: Health, size: int) -> Healthy:
     """Return what has learnt nothing yet, of a family, for ``size`` columns."""
     return _SUMS[type(spec)].empty(spec, size)
@@ -177,6 +204,8 @@ _SUMS: dict[type[Health], _Sums] = {
     HalfSpace: Masses,  # type: ignore[dict-item]
     Clusters: Centres,  # type: ignore[dict-item]
     Network: NetworkState,  # type: ignore[dict-item]
+    Lagged: LaggedSums,  # type: ignore[dict-item]
+    Extremes: Tails,  # type: ignore[dict-item]
 }
 _MODELS: dict[type[Health], _Models] = {
     MomentsSpec: _MomentsModel,  # type: ignore[dict-item]
@@ -184,4 +213,6 @@ _MODELS: dict[type[Health], _Models] = {
     HalfSpace: HalfSpaceModel,  # type: ignore[dict-item]
     Clusters: ClustersModel,  # type: ignore[dict-item]
     Network: NetworkModel,  # type: ignore[dict-item]
+    Lagged: LaggedModel,  # type: ignore[dict-item]
+    Extremes: ExtremesModel,  # type: ignore[dict-item]
 }

@@ -76,8 +76,15 @@ done
 if [ -n "$purge" ]; then
   remove /etc/runout
   remove /var/lib/runout
+  had_conf=''
+  [ ! -e "$root/etc/mosquitto/conf.d/runout.conf" ] || had_conf=yes
   remove /etc/mosquitto/conf.d/runout.conf
   remove /etc/mosquitto/conf.d/runout.conf.new
+  if [ -n "$had_conf" ] && [ -n "$running" ]; then
+    act "restart mosquitto, if it runs, without it" systemctl try-restart mosquitto
+  elif [ -n "$had_conf" ]; then
+    say "restart mosquitto: until then it goes on with what was in it"
+  fi
   if [ -z "$root" ] && id runout >/dev/null 2>&1; then act "remove the user runout" userdel runout; fi
 else
   for kept in /etc/runout /var/lib/runout /etc/mosquitto/conf.d/runout.conf; do

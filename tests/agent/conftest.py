@@ -160,14 +160,25 @@ class AgentProcess:
         self._reading = Reading(self._process)
         return self
 
+    def ask(self, command: str, *words: str) -> subprocess.CompletedProcess[str]:
+        """Run another command on the same configuration, as a person beside the agent does."""
+        return subprocess.run(
+            [self._command[0], command, *self._command[2:], *words],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=PATIENCE_S,
+        )
+
     def wait_for(self, words: str) -> None:
         """Return when the agent's log has said these words, since it was last started."""
         self._reading.wait_for(words)
 
-    def end(self, number: signal.Signals) -> int:
-        """Send a signal and wait for the end; returns the exit code."""
+    def end(self, number: signal.Signals | None = None) -> int:
+        """Send a signal, if one is needed, and wait for the end; returns the exit code."""
         assert self._process is not None
-        self._process.send_signal(number)
+        if number is not None:
+            self._process.send_signal(number)
         code = self._process.wait(timeout=PATIENCE_S)
         self._reading.close()
         self._process = None
@@ -241,10 +252,10 @@ class Plant:
     def send(self, node: str, asset: str, leaf: str, payload: bytes) -> None:
         self.publish(f"runout/v1/{SITE}/{node}/{asset}/{leaf}", payload)
 
-    def publish(self, topic: str, payload: bytes) -> None:
+    def publish(self, topic: str, payload: bytes, *, retain: bool = False) -> None:
         # Counted, not named: the broker may take a message on before its number is known here.
         self._sent += 1
-        self._client.publish(topic, payload, qos=1)
+        self._client.publish(topic, payload, qos=1, retain=retain)
 
     def settle(self) -> None:
         """Wait until the broker has acknowledged everything sent."""
@@ -364,6 +375,24 @@ class Device:
             name: str(array.dtype).encode() + str(array.shape).encode() + array.tobytes()
             for name, array in arrays.items()
         }
+
+
+@pytest.fixture
+def once() -> Callable[[Any], dict[str, Any]]:
+    """Return what takes out of an agent's counts what the broker sent again."""
+
+    def without(marked: dict[str, int]) -> dict[str, int]:
+        return {mark: n for mark, n in marked.items() if not mark.endswith(".duplicate")}
+
+    def once(counts: Any) -> dict[str, Any]:
+        marked_of = {asset: without(marked) for asset, marked in counts["marked_of"].items()}
+        return {
+            **{name: count for name, count in counts.items() if name != "repeated"},
+            "marked": without(counts["marked"]),
+            "marked_of": {asset: marked for asset, marked in marked_of.items() if marked},
+        }
+
+    return once
 
 
 def wearing(seed: int, hours: int) -> Floats:

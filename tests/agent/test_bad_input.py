@@ -16,16 +16,18 @@ import pytest
 
 from agent.assemble import Assembler
 from agent.batch import Batch, Rejected
-from agent.config import AgentConfig, Keep, Limits
+from agent.clock import DeviceClock
+from agent.config import AgentConfig, Keep, Limits, Mqtt, Subscription
 from agent.intake import Arrival
 from agent.rollout import folders
-from agent.status import read
+from agent.sources import Http
+from agent.status import as_text, read
 from agent.store import read_checkpoint
 from contract import VERSION, npz
 from contract.arrays import Arrays
 from contract.models.moments import HealthModel, Moments
 from contract.release import Manifest, Release
-from contract.spec import AssetClass, Channel
+from contract.spec import AssetClass, Channel, Waveform
 
 NOW_S = 1_800_000_000
 T = NOW_S - 3600
@@ -40,6 +42,12 @@ def arrivals(*messages: tuple[str, bytes]) -> list[Arrival]:
         Arrival(topic if topic.startswith("/") else f"runout/v1/test/node/{topic}", payload, 0, at)
         for at, (topic, payload) in enumerate(messages, start=NOW_S * 10**9)
     ]
+
+
+def set_by_a_server(config: AgentConfig) -> Assembler:
+    """Return an assembler of a device whose clock is known to be right."""
+    clock = DeviceClock(round(config.limits.future_s * 1e9), is_set=lambda: True)
+    return Assembler(config, clock)
 
 
 def reading(t: object = T, **v: object) -> bytes:
@@ -62,7 +70,13 @@ UNUSABLE = {
     ),
     "text for a number": ("pump-1/vibration", b'{"t": 1799990000, "v": "warm"}', "type"),
     "half a character": ("pump-1/vibration", b'{"v": "\\ud800"}', "type"),
-    "a truth for a number": ("pump-1/vibration", b"true", "type"),
+    "a unit under another name": ("pump-1/vibration", b'{"v": 1, "unit": "in/s"}', "type"),
+    "a time under another name": (
+        "pump-1/readings",
+        b'[{"v": {"vibration": 1}}, {"time": 1, "v": {"vibration": 1}}]',
+        "type",
+    ),
+    "no channel": ("pump-1/readings", b'{"v": {}}', "channel"),
     "a number beyond all": (
         "pump-1/vibration",
         b'[{"v": NaN}, {"v": 1' + b"0" * 400 + b"}]",
@@ -122,7 +136,7 @@ def test_what_cannot_be_used_is_quarantined_and_the_good_beside_it_is_processed(
     config = configure()
     topic, payload, reason = UNUSABLE[what]
     node = device(config)
-    batch, rejected = Assembler(config).assemble(
+    batch, rejected = set_by_a_server(config).assemble(
         arrivals(GOOD_BEFORE, (topic, payload), GOOD_AFTER)
     )
     node.engine.process(batch, rejected)
@@ -139,7 +153,7 @@ def test_every_bad_message_alone_makes_a_batch_that_the_journal_can_hold(
 ) -> None:
     config = configure()
     node = device(config)
-    assembler = Assembler(config)
+    assembler = set_by_a_server(config)
     for topic, payload, _ in UNUSABLE.values():
         node.engine.process(*assembler.assemble(arrivals((topic, payload))))
     node.kill()
@@ -189,6 +203,129 @@ def test_an_unknown_channel_in_a_row_is_counted_and_the_row_is_used(configure: C
     assert assembler.unknown_channels == {"rpm": 1}
     assert batch.rows[0].values[0, 0] == 5.0
     assert np.isnan(batch.rows[0].values[0, 1])
+
+
+def test_a_key_of_other_senders_is_refused_with_the_one_that_is_read(configure: Configure) -> None:
+    for key, right in [("time", "t"), ("timestamp", "t"), ("ts", "t"), ("unit", "u")]:
+        for value in (b"1767225600", b"NaN"):
+            payload = b'{"%s": %s, "v": 1}' % (key.encode(), value)
+            _, (rejected,) = Assembler(configure()).assemble(arrivals(("pump-1/flow", payload)))
+            assert rejected.reason == "channel"  # of the topic: it is looked at first
+            _, (rejected,) = Assembler(configure()).assemble(
+                arrivals(("pump-1/vibration", payload))
+            )
+            assert rejected.text == f"{key!r} is not read: write it as {right!r}"
+    more = arrivals(("pump-1/vibration", b'{"v": 1, "sequence": 7, "time": null}'))
+    assert Assembler(configure()).assemble(more)[1] == []
+
+
+@pytest.mark.parametrize(
+    "waveforms", [(), (Waveform("axial", "m/s2", rate_hz=1000.0, samples=64),)]
+)
+def test_a_message_without_a_channel_is_refused_whatever_the_class_has(
+    waveforms: tuple[Waveform, ...], configure: Configure
+) -> None:
+    spec = AssetClass("pump", (Channel("vibration", "mm/s"),), waveforms=waveforms)
+    for payload in (b'{"v": {}}', b'{"t0": 1, "dt": 1, "v": {}}', b'[{"v": {}}]'):
+        batch, (rejected,) = Assembler(configure(spec=spec)).assemble(
+            arrivals(("pump-1/readings", payload), ("pump-1/vibration", b"1"))
+        )
+        assert (rejected.reason, rejected.text) == ("channel", "it names no channel")
+        assert len(batch.rows[0].t_ns) == 1
+
+
+def test_truths_are_one_and_nought(configure: Configure) -> None:
+    messages = [
+        ("pump-1/vibration", b"true"),
+        ("pump-1/vibration", b'{"v": false}'),
+        ("pump-1/readings", b'{"v": {"vibration": true, "temperature": false}}'),
+        ("pump-1/readings", b'{"t": [1, 2], "v": {"vibration": [true, 2], "temperature": [0, 1]}}'),
+    ]
+    batch, rejected = Assembler(configure()).assemble(arrivals(*messages))
+    assert rejected == []
+    assert batch.rows[0].values[:, 0].tolist() == [1.0, 0.0, 1.0, 1.0, 2.0]
+
+
+@pytest.mark.parametrize(
+    ("payload", "expected"),
+    [
+        (b'[{"t": 1, "v": {"n": 1480}}, {"t": 2, "v": {"n": 1490, "bn": 1}}]', [1480.0, 1490.0]),
+        (b' [{"bn": "pump-1/", "n": "n", "t": 1e9, "v": 7}]', [7.0]),
+        (b'[{"bt": 1e9, "bu": "1/min"}, {"n": "pump-1/n", "v": 8}]', [8.0]),
+    ],
+)
+def test_an_array_is_a_pack_of_senml_by_its_own_keys_and_not_by_its_channels(
+    payload: bytes, expected: list[float], configure: Configure
+) -> None:
+    spec = AssetClass("pump", (Channel("n", "rpm"), Channel("bn", "1")))
+    batch, rejected = Assembler(configure(spec=spec)).assemble(
+        arrivals(("pump-1/readings", payload))
+    )
+    assert rejected == []
+    assert batch.rows[0].values[:, 0].tolist() == pytest.approx(expected)
+
+
+def test_a_fault_in_a_decoder_costs_one_message_and_is_told_with_its_trace(
+    configure: Configure, device: Open, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Faulty(Assembler):
+        def _ready(self, *args: Any) -> Any:
+            ready: Any = super()._ready(*args)
+            return ready[3]  # as a slip of ours would be
+
+    node = device(configure())
+    later = ("pump-1/readings", b'{"t": [%d, %d], "v": {"vibration": [1, 2]}}' % (T + 9, T + 10))
+    batch, (rejected,) = Faulty(node.config).assemble(arrivals(GOOD_BEFORE, later, GOOD_AFTER))
+    node.engine.process(batch, [rejected])
+    assert (rejected.reason, rejected.arrival.payload) == ("fault", later[1])
+    assert "IndexError" in rejected.text
+    assert "in _ready" in caplog.text
+    assert node.engine.pipeline.counts.vectors == 2
+
+
+@pytest.mark.parametrize(
+    "topic", ["source/x", "source/a/b/c/d", "source/http/json/pump-1/readings"]
+)
+def test_a_topic_that_looks_like_a_sources_is_none(topic: str, configure: Configure) -> None:
+    config = configure(source=(Http(),), mqtt=Mqtt(subscribe=(Subscription("source/#"),)))
+    arrival = Arrival(topic, GOOD_BEFORE[1], 7, NOW_S * 10**9)
+    batch, (rejected,) = Assembler(config).assemble([arrival])
+    assert (batch.rows, rejected.reason) == ([], "asset")
+    posted = arrival._replace(topic="source/http/json/pump-1/readings", source="http")
+    assert Assembler(config).assemble([posted])[1] == []
+
+
+KEPT = {
+    "a reading": ("pump-1/vibration", b"5.5"),
+    "a row": ("pump-1/readings", reading(None, vibration=5.0, temperature=40.0)),
+    "a pack": ("pump-1/vibration", b'[{"n": "pump-1/vibration", "v": 5.5, "t": -60}]'),
+    "columns": ("pump-1/vibration", b'{"dt": 1, "v": [5.5, 5.6]}'),
+    "an event": ("pump-1/event", b'{"event": "failed"}'),
+    "a command": ("pump-1/command", b'{"command": "acknowledge"}'),
+}
+
+
+@pytest.mark.parametrize("what", KEPT)
+def test_what_the_broker_kept_and_bears_no_time_is_refused(what: str, configure: Configure) -> None:
+    (arrival,) = arrivals(KEPT[what])
+    assembler = Assembler(configure())
+    assert assembler.assemble([arrival])[1] == []
+    batch, (rejected,) = assembler.assemble([arrival._replace(retained=True)])
+    assert (batch.rows, batch.events, rejected.reason) == ([], [], "retained")
+    assert "without the retain flag, or with its time" in rejected.text
+
+
+def test_what_the_broker_kept_is_used_if_it_bears_its_time(configure: Configure) -> None:
+    kept = [
+        GOOD_BEFORE,
+        ("pump-1/vibration", b'{"t0": %d, "dt": 1, "v": [5.5, 5.6]}' % T),
+        ("pump-1/event", b'{"event": "started", "t": %d}' % T),
+        ("pump-1/health", b"our own"),
+    ]
+    retained = [arrival._replace(retained=True) for arrival in arrivals(*kept)]
+    batch, rejected = Assembler(configure()).assemble(retained)
+    assert rejected == []
+    assert (len(batch.rows[0].t_ns), len(batch.events)) == (3, 1)
 
 
 @pytest.mark.parametrize(
@@ -290,6 +427,59 @@ def test_late_rows_and_rows_that_come_again_are_told_apart(
     node.engine.process(*Assembler(config).assemble(arrivals(*messages)))
     counts = node.engine.pipeline.counts
     assert (counts.readings, counts.repeated, counts.late, counts.vectors) == (4, 2, 1, 3)
+    assert counts.marked_of == {
+        "pump-1": {
+            "vibration.late": 1,
+            "temperature.late": 1,
+            "vibration.duplicate": 2,
+            "temperature.duplicate": 2,
+        }
+    }
+    assert counts.bad == 0
+    assert node.engine.status(online=True).marked_of == counts.marked_of
+    node.close()
+    seen = read(config)
+    assert seen.marked_of == counts.marked_of
+    assert "  of pump-1: 2 vibration.duplicate, 2 temperature.duplicate" in as_text(seen)
+
+
+def test_a_late_reading_is_told_in_the_next_report_and_comes_again_unnoticed(
+    configure: Configure, device: Open
+) -> None:
+    def tell(*times: int) -> list[tuple[str, ...]]:
+        messages = [("pump-1/readings", reading(t, vibration=5.0, temperature=40.0)) for t in times]
+        outcomes = node.engine.process(*Assembler(config).assemble(arrivals(*messages)))
+        return [one.marks for one in outcomes]
+
+    config = configure()
+    node = device(config)
+    late = ("vibration.late", "temperature.late")
+    assert tell(T, T + 60, T + 30, T + 120) == [(), (), late]
+    node.close()
+    node = device(config)
+    # As the broker sends again what was not acknowledged: no report differs for it.
+    assert tell(T, T + 60, T + 30, T + 120, T + 180) == [()]
+    counts = node.engine.pipeline.counts
+    assert (counts.late, counts.repeated) == (1, 4)
+
+
+def test_a_channel_that_comes_when_its_row_is_made_is_late_once_and_then_a_duplicate(
+    configure: Configure, device: Open
+) -> None:
+    config = configure()
+    node = device(config)
+    cold = ("pump-1/temperature", b'{"t": %d, "v": 40.0}' % T)
+    messages = [("pump-1/vibration", b'{"t": %d, "v": 5.0}' % t) for t in (T, T + 60)]
+    again = [cold, ("pump-1/vibration", b'{"t": %d, "v": 5.0}' % T), cold]
+    node.engine.process(*Assembler(config).assemble(arrivals(*messages, *again)))
+    counts = node.engine.pipeline.counts
+    assert counts.marked_of["pump-1"] == {
+        "temperature.missing": 1,
+        "temperature.late": 1,
+        "temperature.duplicate": 1,
+        "vibration.duplicate": 1,
+    }
+    assert (counts.late, counts.repeated) == (1, 2)
 
 
 def test_a_life_event_that_comes_again_ends_no_second_life(

@@ -38,9 +38,10 @@ def test_a_value_that_is_no_number_or_out_of_range_is_bad() -> None:
 
 def test_every_reason_has_its_quality() -> None:
     bad = {Reason.MISSING, Reason.INFINITE, Reason.LOW, Reason.HIGH, Reason.STEP}
+    good = {Reason.GOOD, Reason.DUPLICATE}
     for reason in Reason:
-        expected = Quality.BAD if reason in bad else Quality.UNCERTAIN if reason else Quality.GOOD
-        assert QUALITY[reason] == expected
+        expected = Quality.GOOD if reason in good else Quality.UNCERTAIN
+        assert QUALITY[reason] == (Quality.BAD if reason in bad else expected)
     assert QUALITY[np.array([[0, 5], [6, 0]], dtype=np.uint8)].tolist() == [[0, 2], [1, 0]]
 
 
@@ -304,7 +305,8 @@ def named(marks: Any, shape: tuple[int, ...]) -> list[list[str]]:
 
 def test_the_troubled_recording_holds_every_reason() -> None:
     found = reference(*recorded(1, 300, 0.1))
-    assert {name for row in found for name in row} == {reason.name for reason in Reason}
+    by_rows = {Reason.LATE, Reason.DUPLICATE}  # given where rows are made
+    assert {name for row in found for name in row} == {one.name for one in {*Reason} - by_rows}
 
 
 @settings(max_examples=80, deadline=None)

@@ -39,6 +39,53 @@ MISTAKES = {
     "a missing authority": ("[mqtt.tls]\nca = '/none'", "mqtt.tls.ca: there is no file '/none'"),
     "a name with a blank": ("[node]\nname = 'pump house'", "node.name 'pump house' must be"),
     "an unknown class": ("[assets]\n'*' = 'fan'", "no asset class 'fan'; there are pump"),
+    "a time that is no column": (
+        "[[mqtt.subscribe]]\ntopic='x'\ncolumns=['a']\ntime='b'",
+        "'b' is none of columns: a - at `$.mqtt.subscribe[0]`",
+    ),
+    "a time without columns": ("[[mqtt.subscribe]]\ntopic='x'\ntime='b'", "there are no columns"),
+    "columns without a name": (
+        "[[mqtt.subscribe]]\ntopic='x'\nformat='csv'\ncolumns=['', '']",
+        "columns: none of them is a channel",
+    ),
+    "a time of what has its own": (
+        "[[mqtt.subscribe]]\ntopic='x'\nformat='cobs'\ncolumns=['a', 'b']\ntime='a'",
+        "time: a cobs record has its own",
+    ),
+    "more columns than a record has": (
+        f"[[mqtt.subscribe]]\ntopic='x'\nformat='cobs'\ncolumns={[f'c{i}' for i in range(1025)]}",
+        "columns: 1025; a cobs record has 1024",
+    ),
+    "a unit of no channel": (
+        "[[mqtt.subscribe]]\ntopic='plant/{asset}'\nunit='degF'",
+        "'plant/{asset}' names no channel: give units, a table by channel",
+    ),
+    "a unit twice": (
+        "[[mqtt.subscribe]]\ntopic='{channel}'\nunit='degF'\nunits={a='degF'}",
+        "unit: units, a table by channel, says it already",
+    ),
+    "a unit that is none": (
+        "[[mqtt.subscribe]]\ntopic='{channel}'\nunit='degf'",
+        "unknown unit 'degf': did you mean degF",
+    ),
+    "an asset that is none": ("[[mqtt.subscribe]]\ntopic='x'\nasset='a b'", "asset 'a b' must be"),
+    "a host that is none": (
+        "[mqtt.sparkplug]\nhost_id='a/b'",
+        "'a/b' is no Sparkplug name: not empty, without + / # - at `$.mqtt.sparkplug`",
+    ),
+    "a group that is none": ("[mqtt.sparkplug]\ngroups=['a#']", "'a#' is no Sparkplug name"),
+    "an asset of another word": (
+        "[mqtt.sparkplug]\nasset='{x}'",
+        "asset '{x}' is not made of {group}, {node} and {device}",
+    ),
+    "a port of a device that is none": (
+        "[[source]]\nkind='modbus'\nurl='tcp://plc:99999'\nasset='a'\npoll=[{channel='x',register=0}]",
+        "url: 'tcp://plc:99999': write it as tcp://host:port",
+    ),
+    "a unit of a register that is none": (
+        "[[source]]\nkind='modbus'\nurl='x'\nasset='a'\npoll=[{channel='x',register=0,unit='metre'}]",
+        "unknown unit 'metre'",
+    ),
     "no TOML": ("[mqtt", "not TOML"),
 }
 
@@ -56,6 +103,66 @@ def test_a_mistake_is_named_with_its_mend(
     assert words in str(error.value)
     assert main(["run", "--config", str(path)]) == 2
     assert words in capsys.readouterr().err
+
+
+APART = """
+[[asset_class]]
+name = "fan"
+channels = [{ name = "flow", unit = "m3/h" }, { name = "temp", unit = "degC" }]
+
+[[asset_class]]
+name = "pump"
+every_s = 1.0
+channels = [{ name = "flow", unit = "m3/h" }, { name = "temp", unit = "degC" }]
+
+[assets]
+"fan-*" = "fan"
+"pump-*" = "pump"
+
+[[mqtt.subscribe]]
+topic = "plant/{asset}/{channel}"
+
+[[mqtt.subscribe]]
+topic = "rows/{asset}"
+
+[[source]]
+kind = "modbus"
+url = "tcp://plc"
+poll = [
+  { asset = "fan-1", channel = "flow", register = 0 },
+  { asset = "fan-1", channel = "temp", register = 1, every_s = 10 },
+  { asset = "pump-1", channel = "flow", register = 2 },
+  { asset = "pump-1", channel = "temp", register = 3, every_s = 10 },
+]
+"""
+
+
+def test_channels_that_come_by_themselves_without_a_grid_are_warned_of(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "agent.toml"
+    path.write_text(APART)
+    assert main(["check", "--config", str(path)]) == 0
+    told = [line for line in capsys.readouterr().out.splitlines() if "warning" in line]
+    assert len(told) == 2
+    assert all("asset_class fan has no every_s" in line for line in told)
+    assert "from 'plant/{asset}/{channel}'" in told[0]
+    assert "'fan-1' are polled at several rates" in told[1]
+
+
+def test_facts_that_cannot_be_read_are_found_when_it_is_checked(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, facts = tmp_path / "agent.toml", tmp_path / "facts.csv"
+    path.write_text(f"facts = '{facts}'\n{MINIMAL}facts = ['kw']\n")
+    facts.write_text("asset,kw\npump-1,7.5\n")
+    assert main(["check", "--config", str(path)]) == 0
+    assert "facts.csv: 1 assets" in capsys.readouterr().out
+    facts.write_text(f"asset,kw\npump-1,7.5\npump-2,{'7' * 131_073}\n")
+    assert main(["check", "--config", str(path)]) == 2
+    told = capsys.readouterr().err
+    assert f"{facts}:3: field larger than field limit" in told
+    assert "mend or empty the cell" in told
 
 
 @pytest.mark.parametrize(

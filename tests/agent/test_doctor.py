@@ -28,11 +28,14 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+from agent.assemble import Assembler
+from agent.clock import DeviceClock
 from agent.config import AgentConfig, Federation, Keep, Mqtt, Tls
 from agent.doctor import broker as broker_check
 from agent.doctor import examine, federation, machine, sources, state
 from agent.doctor.certificates import validity
 from agent.doctor.finding import Finding
+from agent.intake import Arrival
 from agent.sources import Http, Modbus, Serial
 
 COMMAND = str(Path(sys.executable).with_name("runout-agent"))
@@ -197,7 +200,9 @@ def test_a_clock_that_starts_in_1970_is_a_fault_without_any_file() -> None:
     assert machine.clock(None, lambda: 100.0).level == "fault"
 
 
-def test_a_clock_behind_the_readings_is_a_warning(configure: Configure, device: Make) -> None:
+def test_a_clock_behind_the_readings_is_a_fault_unless_a_server_has_set_it(
+    configure: Configure, device: Make
+) -> None:
     config = configure()
     one = device(config)
     one.live("pump-1", np.ones((20, 2)), begin=20 * 8766)  # hours, from 2008 on
@@ -206,9 +211,28 @@ def test_a_clock_behind_the_readings_is_a_warning(configure: Configure, device: 
     day_before = newest - 86400
     for path in config.state.glob("*"):
         os.utime(path, (day_before, day_before))
-    found = machine.clock(config, lambda: day_before)
-    assert (found.level, "newest reading" in found.text) == ("warning", True)
-    assert "newest reading" not in machine.clock(config, lambda: newest).text
+    for said, level in ((False, "fault"), (None, "fault"), (True, "warning")):
+        found = machine.clock(config, lambda: day_before, lambda said=said: said)
+        assert (found.level, "behind the data" in found.text) == (level, True)
+        assert "behind the data" not in machine.clock(config, lambda: newest).text
+    assert "sender" in found.mend
+
+
+def test_messages_refused_as_of_the_future_are_told_with_the_clock(
+    configure: Configure, device: Make
+) -> None:
+    config = configure()
+    one = device(config)
+    clock = DeviceClock(300 * 10**9, is_set=lambda: True)
+    body = b'{"t": %d, "v": {"vibration": 1.0, "temperature": 2.0}}' % (time.time() + 7 * 86400)
+    topic = "runout/v1/test/node/pump-1/readings"
+    ahead = [Arrival(topic, body, n, time.time_ns()) for n in range(1, 21)]
+    one.engine.process(*Assembler(config, clock).assemble(ahead))
+    one.close()
+    found = machine.clock(config)
+    assert found.level == "warning"
+    assert f"20 messages of the last day were refused, the newest of {topic}" in found.text
+    assert "refused" not in machine.clock(config, lambda: time.time() + 3 * 86400).text
 
 
 # -- the state folder ----------------------------------------------------------------------------
@@ -298,7 +322,7 @@ def test_a_state_folder_in_memory_is_a_warning(configure: Configure, small_disk:
     assert "gone" in found.text
 
 
-def test_one_agent_at_a_state_folder_is_well_and_two_are_a_fault(
+def test_one_agent_at_a_state_folder_is_well_and_another_does_not_join_it(
     agent: Make, configure: Configure
 ) -> None:
     one, two = agent("node"), agent("node")
@@ -306,11 +330,9 @@ def test_one_agent_at_a_state_folder_is_well_and_two_are_a_fault(
     assert state.agents(config).text == "does not run"
     one.start().wait_for("started")
     wait_until(lambda: state.agents(config).text.startswith("runs (pid"))
-    two.start()
-    wait_until(lambda: state.agents(config).level == "fault")
-    assert "share the state folder" in state.agents(config).text
-    assert two.end(signal.SIGTERM) == 0
-    assert state.agents(config).level == "ok"
+    two.start().wait_for("in use by another agent")
+    assert two.end(signal.SIGTERM) == 2
+    assert state.agents(config).text.startswith("runs (pid")
 
 
 def wait_until(ready: Callable[[], bool]) -> None:
@@ -577,6 +599,23 @@ def test_mosquittos_defaults_are_a_warning_and_our_drop_in_mends_it(
     assert (found.level, found.text) == ("ok", "1000 in flight, 100000 queued, persistent")
     conf.write_text(f"include_dir {tmp_path}/conf.d\n")
     assert "queue is lost" in broker_check.keeps(config, conf).text
+
+
+def test_mosquittos_configuration_says_nothing_of_a_broker_at_another_port(
+    configure: Configure, tmp_path: Path
+) -> None:
+    conf = tmp_path / "mosquitto.conf"
+    other = asking(configure(), 1999)
+    for text, known in (
+        ("persistence true\n", False),
+        ("listener 1883 127.0.0.1\n", False),
+        ("port 1999\n", True),
+        ("listener 1883\nlistener 1999 127.0.0.1\n", True),
+    ):
+        conf.write_text(text)
+        found = broker_check.keeps(other, conf)
+        assert (found.level == "warning") is known, text
+        assert ("another broker's" in found.text) is not known
 
 
 # -- TLS -----------------------------------------------------------------------------------------

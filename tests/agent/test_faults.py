@@ -7,6 +7,7 @@ import os
 import resource
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -19,6 +20,7 @@ import numpy as np
 import pytest
 
 from agent.assemble import Assembler
+from agent.clock import DeviceClock
 from agent.config import Keep
 from agent.intake import Arrival
 from agent.store import Store
@@ -162,6 +164,56 @@ def test_a_disk_that_takes_no_more_writes_while_the_agent_runs_is_waited_for(
     assert times(process) == list(range(200))
 
 
+def test_an_agent_that_cannot_store_says_so_to_the_broker_and_ends_when_it_is_asked_to(
+    broker: Any, connect: Connect, agent: Make, free_ports: Callable[[], int]
+) -> None:
+    plant = connect(broker)
+    port = free_ports()
+    process = agent("node", "agent.minimal.toml", f"web.port={port}").start()
+    plant.wait_for("node", lambda status: status.online)
+    send_hours(plant, 0, 50)
+    plant.wait_for("node", lambda status: status.readings == 50 and not status.problem)
+    _, most = resource.prlimit(process._process.pid, resource.RLIMIT_FSIZE)
+    resource.prlimit(process._process.pid, resource.RLIMIT_FSIZE, (0, most))
+    send_hours(plant, 50, 200)
+    plant.wait_for("node", lambda status: "the disk takes no more" in status.problem)
+    assert plant.statuses["node"].readings == 50
+    with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=60)) as asking:
+        asking.request("GET", "/healthz")
+        answer = asking.getresponse()
+        assert answer.status == 503
+        assert any("the disk takes no more" in why for why in json.load(answer)["reasons"])
+    assert process.end(signal.SIGTERM) == 1
+    assert "ended as asked, while nothing could be stored" in process.said
+    assert "Traceback" not in process.said
+    plant.wait_for("node", lambda status: not status.online)
+    assert "the disk takes no more" in plant.statuses["node"].problem
+    process.start()
+    plant.wait_for("node", lambda status: status.online and status.readings == 200)
+    assert plant.statuses["node"].problem == ""
+    assert process.end(signal.SIGTERM) == 0
+    assert times(process) == list(range(200))
+
+
+def test_an_agent_that_is_asked_to_end_before_it_could_store_anything_ends(
+    agent: Make, stopped_broker: Any
+) -> None:
+    del stopped_broker
+    process = agent("node").start()
+    process.wait_for("broker unreachable")
+    assert process.end(signal.SIGTERM) == 0
+    with closing(sqlite3.connect(process.state / "store.db", isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        process.start()
+        process.wait_for("another program holds the file")
+        assert process.end(signal.SIGTERM) == 1
+        assert "ended as asked" in process.said
+        other.execute("ROLLBACK")
+    process.start()
+    process.wait_for("broker unreachable")
+    assert process.end(signal.SIGTERM) == 0
+
+
 def test_a_checkpoint_that_finds_no_room_is_left_out_and_said(
     small_disk: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -200,7 +252,7 @@ def test_a_state_folder_that_cannot_be_written_is_refused_with_the_mend(
     try:
         process = agent("node", "agent.minimal.toml", f"node.state={folder / 'state'}").start()
         process.wait_for("node.state")
-        assert process.end(signal.SIGTERM) == 2
+        assert process.end() == 2
         assert "give the agent's user" in process.said
         assert "Traceback" not in process.said
     finally:
@@ -327,7 +379,9 @@ def test_a_clock_that_jumps_changes_no_time_of_the_data(
     jump_s: int, configure: Callable[..., Any], device: Callable[..., Any]
 ) -> None:
     device_here = device(configure())
-    assembler = Assembler(device_here.config)
+    # A time server says that it is right: what is a year ahead of it is its sender's fault.
+    clock = DeviceClock(300 * 10**9, is_set=lambda: True)
+    assembler = Assembler(device_here.config, clock)
 
     def come(hours: range, clock_s: int) -> None:
         arrivals = [

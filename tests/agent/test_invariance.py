@@ -15,12 +15,13 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from agent.app import Engine
-from agent.batch import Batch, Event, Rows, Shot
+from agent.batch import GONE, Batch, Clock, Event, Rows, Shot
+from agent.clock import AHEAD_NS, DeviceClock
 from agent.config import AgentConfig, Keep, Node, Report
 from agent.pipeline import Outcome, Pipeline
 from agent.store import Store
 from contract.arrays import Floats
-from contract.model_spec import Moments, Ridge
+from contract.model_spec import Chart, Lagged, Moments, Ridge
 from contract.release import Release
 from contract.report import Alert, Health
 from contract.spec import AssetClass, Bearing, Channel, Clustered, Declared, Function, Waveform
@@ -89,11 +90,20 @@ GEAR = AssetClass(
     "gear",
     waveforms=(Waveform("case", "m/s2", 2560.0, samples=64, features=("rms", "crest"), high=9.0),),
     stats=("mean_2",),
-    health=QUICK,
+    health=Lagged(
+        baseline=6,
+        learn=30,
+        lags=1,
+        weights=(0.5,),
+        on_delay=2,
+        off_delay=2,
+        smoothing=0.5,
+        alarm_rate=0.05,
+    ),
 )
 MIXED = AssetClass(
     "mixed",
-    (Channel("flow", "m3/h", high=30.0), Channel("speed", "rpm")),
+    (Channel("flow", "m3/h", high=30.0, wander=1.5), Channel("speed", "rpm")),
     waveforms=(
         Waveform(
             "case",
@@ -107,7 +117,17 @@ MIXED = AssetClass(
     ),
     stats=("mean_6", "max_4"),
     hop=3,
-    health=QUICK,
+    health=Chart(
+        baseline=6,
+        learn=10,
+        recent=3,
+        floor=1.0,
+        follow=8.0,
+        power=4,
+        limit=3.0,
+        on_delay=2,
+        off_delay=2,
+    ),
 )
 CLASSES = {one.name: one for one in (PUMP, FAN, GEAR, MIXED)}
 ASSETS = ("pump-1", "pump-2", "fan-1", "fan-2", "gear-1", "mixed-1")
@@ -125,12 +145,21 @@ class Part(NamedTuple):
     whole: bool
 
 
-Message = list[Part | Shot | Event]
+class Ticked(NamedTuple):
+    """What the device's clock said as a message came."""
+
+    clock: Clock
+
+
+Message = list[Part | Shot | Event | Ticked]
 """What one message said; positions are those of the batch it will be in."""
 
 
 class Story:
     """What machines say: in and out of order, good and bad, whole and in parts; and how they end.
+
+    The device's clock is ahead for a while; the mixed machine and the gear bear its time. A
+    sender's clock is ahead for a while, too, and another's falls back to 1970.
 
     ``hours`` is the number of rounds, ten seconds each.
     """
@@ -138,6 +167,7 @@ class Story:
     def __init__(self, seed: int, rounds: int) -> None:
         self._rng = np.random.default_rng(seed)
         self.told: list[Message] = []
+        at_ns: list[int] = []
         for step in range(rounds):
             for asset in self._rng.permutation(ASSETS).tolist():
                 self._say(asset, step)
@@ -145,6 +175,23 @@ class Story:
                 self.told.append(
                     [*self._row("pump-2", 10 * step + 5), *self._row("pump-1", 10 * step + 5)]
                 )
+            now_ns = self._ns(10.0 * step + self._ahead(step))
+            at_ns += [now_ns] * (len(self.told) - len(at_ns))
+        self.told = [[*m, Ticked(c)] for m, c in zip(self.told, self._clock(at_ns), strict=True)]
+
+    def _clock(self, at_ns: list[int]) -> Iterator[Clock]:
+        clock = DeviceClock(10**18, is_set=lambda: True)
+        for message, at in zip(self.told, at_ns, strict=True):
+            clock.meet(0, "", at)
+            for one in message:
+                times = one.t_ns.tolist() if isinstance(one, Part) else [getattr(one, "t_ns", 0)]
+                if max(times) > at + AHEAD_NS:
+                    clock.check(0, "", max(times), at)
+            yield clock.taken()
+
+    @staticmethod
+    def _ahead(step: int) -> float:
+        return 600.0 if 20 <= step < 24 else 0.0
 
     def _often(self, share: float) -> bool:
         return bool(self._rng.random() < share)
@@ -155,6 +202,12 @@ class Story:
         second = 10.0 * step + (300.0 if step > 40 else 0.0)
         if self._often(0.1):
             second += self._rng.normal() * 8.0
+        if kind in {"mixed", "gear"}:
+            second += self._ahead(step)
+        if asset in {"pump-2", "fan-1"} and 8 <= step < 11:
+            second += 400.0
+        if asset == "fan-2" and 44 <= step < 56:
+            second -= 86_400_000.0
         waves = CLASSES[kind].waveforms
         for wave in range(len(waves)):
             # One speaks only when all else of its asset has been learnt.
@@ -172,7 +225,7 @@ class Story:
         if self._often(0.08):
             self.told.append(self.told[-1 - int(self._rng.integers(min(6, len(self.told))))])
         if self._often(0.02):
-            event = str(self._rng.choice(["failed", "failed", "maintained"]))
+            event = str(self._rng.choice(["failed", "failed", "maintained", GONE, GONE]))
             self.told.append([Event(0, asset, self._ns(second), event)])
 
     def _ns(self, second: float) -> int:
@@ -228,12 +281,19 @@ def batch_of(messages: Sequence[Message]) -> Batch:
     """Return messages as the assembler puts them together."""
     parts: dict[str, list[tuple[int, Part]]] = {}
     events, shots = [], []
+    back: list[tuple[int, int]] = []
+    ahead = set()
+    at_ns = 0
     for pos, message in enumerate(messages):
         for one in message:
             if isinstance(one, Part):
                 parts.setdefault(one.asset, []).append((pos, one))
             elif isinstance(one, Shot):
                 shots.append(one._replace(pos=pos))
+            elif isinstance(one, Ticked):
+                at_ns = one.clock.at_ns
+                back += [(pos, to_ns) for _, to_ns in one.clock.back]
+                ahead |= {pos for _ in one.clock.ahead}
             else:
                 events.append(one._replace(pos=pos))
     rows = [
@@ -246,7 +306,7 @@ def batch_of(messages: Sequence[Message]) -> Batch:
         )
         for asset, found in parts.items()
     ]
-    return Batch(rows, events, shots=shots)
+    return Batch(rows, events, shots=shots, clock=Clock(at_ns, tuple(back), frozenset(ahead)))
 
 
 def pieces(told: list[Message], cuts: set[int]) -> Iterator[list[Message]]:
@@ -316,6 +376,7 @@ def kept_in(store: Store) -> list[object]:
     return [
         rows("SELECT asset_class, asset, life, end_ns, heldout FROM life ORDER BY id"),
         rows("SELECT * FROM life_row ORDER BY asset, life, t_ns"),
+        rows("SELECT * FROM ended ORDER BY id"),
     ]
 
 
@@ -415,6 +476,7 @@ def test_the_stories_are_ones_in_which_everything_happens() -> None:
         late += head["counts"]["late"]
         repeated += head["counts"]["repeated"]
         lives += head["counts"]["lives"]
+        assert head["counts"]["clock_steps"] >= 4
     alerts = [one for one in said if isinstance(one, Alert)]
     healths = [one for one in said if isinstance(one, Health)]
     assert {alert.state for alert in alerts} >= {"raised", "returned"}
@@ -431,7 +493,7 @@ def test_the_stories_are_ones_in_which_everything_happens() -> None:
     assert min(late, repeated, lives) > 0
     reasons = {name.rpartition(".")[2] for name in marked}
     everything = {"missing", "infinite", "low", "high", "step", "flat", "clipped"}
-    assert reasons >= everything | {"gap", "jitter"}
+    assert reasons >= everything | {"gap", "jitter", "clock"}
     assert {name for name in marked if name.startswith("drive.")} >= {
         "drive.infinite",
         "drive.clipped",

@@ -302,6 +302,33 @@ def heard(config: Path) -> Iterator[Callable[..., Heard]]:
     return make
 
 
+@pytest.mark.parametrize("every_s", [0.0, 0.5])
+def test_channels_that_come_apart_are_missing_in_each_others_rows_but_for_a_grid(
+    every_s: float, heard: Any, config: Path
+) -> None:
+    config.write_text(f"{CONFIG}every_s = {every_s}\n")
+    one = heard()
+    for n in range(20):
+        one.hear("vibration", {"t": T + n / 4, "v": 5.0})
+        one.hear("temperature", {"t": T + n / 4 + 0.1, "v": 40.0})
+    marks, mend = one.line("temperature").marks, one.line("temperature").mend
+    if every_s:
+        assert (marks, mend) == ({}, "")
+    else:
+        assert marks["missing"] >= 19
+        assert "give the class every_s" in mend
+
+
+def test_what_comes_late_is_told_and_what_comes_twice_is_counted(heard: Any) -> None:
+    one = heard()
+    for n in (0, 1, 2, 5, 4, 3, 3, 6):
+        one.hear("readings", {"t": T + n / 4, "v": {"vibration": 5.0, "temperature": 40.0}})
+    line = one.line("temperature")
+    assert (line.marks, line.verdict) == ({"late": 2, "duplicate": 1}, "not ok")
+    assert "2 late: older than what was there" in line.mend
+    assert "duplicate" not in line.mend
+
+
 def test_the_unit_that_was_given_is_shown_beside_the_declared_one(heard: Any) -> None:
     one = heard()
     pack = [{"bn": "pump-1/", "bt": T, "n": "temperature", "u": "Cel", "v": 20.0}]

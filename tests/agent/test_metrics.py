@@ -24,13 +24,15 @@ from agent.intake import Arrival, Intake
 from agent.mqtt import Link
 from agent.page.logbook import Logbook, Tally
 from agent.publish import Publisher
-from agent.snapshot import SeenAsset, Snapshot
+from agent.snapshot import SeenAsset, SeenChannel, Snapshot
 from agent.sources import Http
 
 ROOT = Path(__file__).parents[2]
 RULES = ROOT / "deploy" / "prometheus" / "runout-alerts.yml"
 BOARD = ROOT / "deploy" / "grafana" / "runout-agent.json"
 UNITS = ("_seconds", "_bytes", "_ratio")
+
+CHANNEL = SeenChannel("ops", "webhook", True, 5, 2, 1, 0, 3, 1.8e9, "answered 500 Broken")
 
 Samples = dict[str, dict[tuple[tuple[str, str], ...], float]]
 
@@ -107,6 +109,29 @@ def test_everything_is_said_as_prometheus_reads_it(shown: Snapshot) -> None:
     assert found["runout_alerts_raised_total"][()] >= 1.0
     # What is not known is not said.
     assert "runout_asset_remaining_life_seconds" not in found
+
+
+def test_what_became_of_notices_is_said_by_channel_and_outcome(shown: Snapshot) -> None:
+    found = read(metrics.exposition(msgspec.structs.replace(shown, channels=(CHANNEL,))))
+    assert found["runout_notices_total"] == {
+        (("channel", "ops"), ("outcome", "sent")): 5.0,
+        (("channel", "ops"), ("outcome", "failed")): 2.0,
+        (("channel", "ops"), ("outcome", "given_up")): 1.0,
+        (("channel", "ops"), ("outcome", "dropped")): 0.0,
+    }
+    assert found["runout_notices_waiting"] == {(("channel", "ops"),): 3.0}
+    assert found["runout_notices_alive"] == {(("channel", "ops"),): 1.0}
+    assert "runout_notices_total" not in read(metrics.exposition(shown))
+
+
+def test_the_hours_left_are_said_with_their_interval(shown: Snapshot) -> None:
+    first, *rest = shown.assets
+    known = msgspec.structs.replace(first.report, rul_h=12.0, rul_low_h=9.0, rul_high_h=20.0)
+    assets = (msgspec.structs.replace(first, report=known), *rest)
+    found = read(metrics.exposition(msgspec.structs.replace(shown, assets=assets)))
+    asset = (("asset", first.report.asset),)
+    assert found["runout_asset_remaining_life_low_seconds"] == {asset: 9 * 3600.0}
+    assert found["runout_asset_remaining_life_high_seconds"] == {asset: 20 * 3600.0}
 
 
 def test_the_same_snapshot_gives_the_same_text(shown: Snapshot) -> None:
@@ -202,9 +227,17 @@ def test_an_asset_that_is_called_other_is_said_once(shown: Snapshot) -> None:
 def test_beyond_the_bound_counts_are_added_up(shown: Snapshot) -> None:
     marked = {f"c{i}.high": 1 for i in range(metrics.MOST_MARKS + 7)}
     rejected = {f"r{i}": 2 for i in range(metrics.MOST_REASONS + 3)}
+    marked_of = {f"a.{i}": {"vib.axial.high": 3} for i in range(metrics.MOST_MARKS + 2)}
     found = read(
-        metrics.exposition(msgspec.structs.replace(shown, marked=marked, rejected=rejected))
+        metrics.exposition(
+            msgspec.structs.replace(shown, marked=marked, rejected=rejected, marked_of=marked_of)
+        )
     )
+    by_asset = found["runout_asset_values_marked_total"]
+    assert len(by_asset) == metrics.MOST_MARKS + 1
+    assert by_asset[(("asset", "a.0"), ("channel", "vib.axial"), ("reason", "high"))] == 3.0
+    other = tuple((name, metrics.OTHER) for name in ("asset", "channel", "reason"))
+    assert by_asset[other] == 6.0
     other = (("channel", metrics.OTHER), ("reason", metrics.OTHER))
     assert found["runout_values_marked_total"][other] == 7.0
     assert found["runout_messages_rejected_total"][(("reason", metrics.OTHER),)] == 6.0
@@ -222,11 +255,15 @@ def test_a_channel_with_a_dot_in_its_name_keeps_it(shown: Snapshot) -> None:
 def full(shown: Snapshot) -> set[str]:
     """Return the names of all metrics there may be."""
     (first, *rest) = shown.assets
-    known = msgspec.structs.replace(first.report, rul_h=12.0, rul_error_h=3.0)
+    known = msgspec.structs.replace(
+        first.report, rul_h=12.0, rul_error_h=3.0, rul_low_h=9.0, rul_high_h=20.0
+    )
     assets = (msgspec.structs.replace(first, report=known), *rest)
-    text = metrics.exposition(msgspec.structs.replace(shown, assets=assets), healthy=True)
+    told = msgspec.structs.replace(shown, assets=assets, channels=(CHANNEL,))
+    text = metrics.exposition(told, healthy=True)
     families = {family.name for family in text_string_to_metric_families(text.decode())}
-    return families | set(read(text))
+    # A counter's family is called as its samples are, without _total: nobody asks for it so.
+    return {name for name in families if f"{name}_total" not in read(text)} | set(read(text))
 
 
 def expressions(value: Any) -> list[str]:
@@ -263,6 +300,14 @@ def test_the_alert_rules_ask_for_metrics_that_there_are(shown: Snapshot) -> None
     assert names <= full(shown), names - full(shown)
 
 
+def test_every_metric_stands_in_the_documentation(shown: Snapshot) -> None:
+    text = (ROOT / "docs" / "status.md").read_text(encoding="utf-8")
+    said = metrics.exposition(shown, healthy=True).decode()
+    names = {line.split()[2] for line in said.splitlines() if line.startswith("# TYPE")}
+    assert len(names) > 30
+    assert {name for name in names if f"`{name}`" not in text} == set()
+
+
 def promtool(*words: str, given: bytes | None = None) -> None:
     program = shutil.which("promtool")
     if program is None:
@@ -294,6 +339,8 @@ tests:
         values: '0 0 0 1x20'
       - series: 'runout_asset_health_ratio{{instance="n",asset="a"}}'
         values: '1 1 1 0.2x20'
+      - series: 'runout_asset_stale{{instance="n",asset="a"}}'
+        values: '0 0 0 1x20'
       - series: 'runout_broker_absent_seconds{{instance="n"}}'
         values: '0+60x30'
       - series: 'runout_backlog_age_seconds{{instance="n"}}'
@@ -302,11 +349,35 @@ tests:
         values: '0x30'
       - series: 'runout_readings_total{{instance="n"}}'
         values: '0+600x60'
+      - series: 'runout_clock_trusted{{instance="n"}}'
+        values: '1 1 1 0x20 1x20'
       - series: 'runout_values_marked_total{{instance="n",channel="flow",reason="high"}}'
         values: '0+90x70'
       - series: 'runout_values_marked_total{{instance="n",channel="flow",reason="flat"}}'
         values: '0+30x70'
+      - series: 'runout_notices_alive{{instance="n",channel="ops"}}'
+        values: '1 1 1 0x20'
+      - series: 'runout_notices_waiting_since_seconds{{instance="n",channel="ops"}}'
+        values: '_ 60x60'
     alert_rule_test:
+      - eval_time: 3m
+        alertname: RunoutNoticesDead
+      - eval_time: 4m
+        alertname: RunoutNoticesDead
+        exp_alerts:
+          - exp_labels: {{severity: critical, instance: n, channel: ops}}
+            exp_annotations:
+              summary: n sends no notices by ops
+              description: "The thread that sends them has ended: restart the agent."
+      - eval_time: 30m
+        alertname: RunoutNoticesWait
+      - eval_time: 40m
+        alertname: RunoutNoticesWait
+        exp_alerts:
+          - exp_labels: {{severity: warning, instance: n, channel: ops}}
+            exp_annotations:
+              summary: "n: notices by ops wait for 39m 0s"
+              description: "Its page says why: the other side is away, or there are too many."
       - eval_time: 2m
         alertname: RunoutMachineAlert
       - eval_time: 3m
@@ -323,6 +394,15 @@ tests:
             exp_annotations:
               summary: "a is failing: health 20%"
               description: Seen by n; its page says why.
+      - eval_time: 12m
+        alertname: RunoutMachineStale
+      - eval_time: 13m
+        alertname: RunoutMachineStale
+        exp_alerts:
+          - exp_labels: {{severity: warning, instance: n, asset: a}}
+            exp_annotations:
+              summary: Nothing is known of a
+              description: Its edge node or device said that it leaves, or the broker lost it.
       - eval_time: 10m
         alertname: RunoutBrokerAbsent
       - eval_time: 11m
@@ -332,6 +412,17 @@ tests:
             exp_annotations:
               summary: n has been without its broker for 11m 0s
               description: It goes on judging; results wait in its store.
+      - eval_time: 12m
+        alertname: RunoutClockWrong
+      - eval_time: 13m
+        alertname: RunoutClockWrong
+        exp_alerts:
+          - exp_labels: {{severity: warning, instance: n}}
+            exp_annotations:
+              summary: The clock of n is behind its data
+              description: "Nothing is lost; what it stamps is wrong. Its /healthz says more."
+      - eval_time: 30m
+        alertname: RunoutClockWrong
       - eval_time: 25m
         alertname: RunoutBacklog
       - eval_time: 60m

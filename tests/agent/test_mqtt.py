@@ -4,6 +4,7 @@ import datetime as dt
 import ipaddress
 import json
 import signal
+import socket
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
@@ -329,6 +330,13 @@ time = "time"
 [[mqtt.subscribe]]
 topic = "fast/{asset}/{channel}"
 qos = 0
+
+[[mqtt.subscribe]]
+topic = "source/{asset}"
+
+[[mqtt.subscribe]]
+topic = "rows/{asset}"
+units = { temperature = "degF" }
 """
 
 
@@ -386,6 +394,91 @@ def test_at_qos_0_what_comes_while_the_agent_is_away_is_lost_and_at_qos_1_it_is_
     assert process.end(signal.SIGTERM) == 0
     assert process.values("pump-3", 0) == [2]
     assert process.values("pump-1", 0) == [1]
+
+
+def test_a_topic_that_begins_as_a_sources_name_is_read_as_any_other(
+    layouts: str, broker: Any, connect: Connect, agent: Make
+) -> None:
+    plant = connect(broker)
+    process = agent("node", layouts).start()
+    plant.wait_for("node", lambda status: status.online)
+    plant.publish("source/pump-1", b'{"t": %d, "v": {"flow": 3, "temperature": 20}}' % START_S)
+    plant.publish("rows/pump-2", b'{"t": %d, "v": {"flow": 3, "temperature": 212}}' % START_S)
+    plant.publish("rows/pump-2", b'{"t": %d, "v": {"flow": 3}}' % (START_S + 1))
+    plant.wait_for("node", lambda status: status.readings == 3)
+    assert process.end(signal.SIGTERM) == 0
+    assert process.values("pump-1", 0) == [3]
+    assert process.values("pump-2", 1) == [pytest.approx(100.0)]
+
+
+# -- retained -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("version", "times"), [("3.1.1", 3), ("5", 1)])
+def test_what_the_broker_keeps_is_no_new_reading_and_no_new_event_at_each_start(
+    version: str, times: int, broker: Any, connect: Connect, agent: Make
+) -> None:
+    plant = connect(broker)
+    topic = "runout/v1/test/node/pump-1/"
+    plant.publish(topic + "vibration", b"5.5", retain=True)
+    plant.publish(topic + "event", b'{"event": "failed"}', retain=True)
+    plant.publish(topic + "readings", row(0), retain=True)
+    plant.settle()
+    process = agent("node", "agent.minimal.toml", f'mqtt.version="{version}"')
+    for start in range(3):
+        process.start()
+        # By the session of version 5 they come once; the one with a time is a repetition then.
+        came = min(start + 1, times)
+        plant.wait_for("node", lambda s, n=came: s.online and s.rejected == 2 * n)
+        plant.send("node", "pump-1", "readings", row(start + 1))
+        plant.wait_for("node", lambda s, n=start, r=came: s.readings == 2 + n + 2 * r)
+        assert process.end(signal.SIGTERM) == 0
+        plant.wait_for("node", lambda status: not status.online)
+    status = plant.statuses["node"]
+    assert (status.events, status.late) == (0, 0)
+    assert process.table("SELECT reason, COUNT(*) FROM quarantine GROUP BY reason") == [
+        ("retained", 2 * times)
+    ]
+
+
+# -- what is not MQTT -----------------------------------------------------------------------------
+
+MALFORMED = {
+    "a message without a topic": ("3.1.1", "30 00"),
+    "an acknowledgement of nothing": ("3.1.1", "40 00"),
+    "a topic beyond its packet": ("3.1.1", "32 03 00 ff 61"),
+    "a message without a number": ("3.1.1", "32 03 00 01 61"),
+    "a message without properties": ("5", "30 03 00 01 61"),
+    "properties beyond their packet": ("5", "30 05 00 01 61 7f 00"),
+    "a length without an end": ("3.1.1", "30 ff ff ff ff"),
+    "the head of what is too large, and no message": ("3.1.1", "20 ff ff ff 7f"),
+}
+
+
+@pytest.mark.parametrize("what", MALFORMED)
+def test_what_is_not_mqtt_ends_the_connection_and_not_the_thread(what: str) -> None:
+    version, packet = MALFORMED[what]
+    accept = "20 02 00 00" if version == "3.1.1" else "20 03 00 00 00"
+    good = "30 04 00 01 61 62" if version == "3.1.1" else "30 05 00 01 61 00 62"
+    ear = Ear()
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.settimeout(PATIENCE_S)
+        config = Mqtt(port=server.getsockname()[1], version=version)  # type: ignore[arg-type]
+        link = Link(config, client_id="x", filters=[], will=None, receive=ear.receive)
+        with closing(link):
+            link.open()
+            for answer in (packet, good):  # it comes back, and goes on
+                connection, _ = server.accept()
+                with closing(connection):
+                    connection.settimeout(PATIENCE_S)
+                    assert connection.recv(1000)[:1] == b"\x10"
+                    connection.sendall(bytes.fromhex(accept + answer))
+                    if answer == packet:
+                        while connection.recv(1000):
+                            pass
+                    else:
+                        assert ear.wait_for("a") == ["a"]
+            assert link.alive
 
 
 # -- too much at once -----------------------------------------------------------------------------

@@ -203,6 +203,20 @@ def test_an_agent_killed_in_mid_backlog_sends_what_the_broker_did_not_take(
     assert len(plant.heard) - known < 1000
 
 
+def test_an_agent_that_stops_soon_after_its_last_note_sends_nothing_twice(
+    plant: Any, outbox: Callable[..., Outbox]
+) -> None:
+    box = outbox()
+    box.connect()
+    box.say(range(10))
+    box.drain(plant, 10)
+    box.publisher.save()
+    box.store.checkpoint({}, {})  # the last thing that it does, and no later batch comes
+    box.close()
+    box = outbox()
+    assert (box.publisher.sent, box.publisher.waiting) == (10, 0)
+
+
 def test_a_backlog_beyond_the_bound_is_dropped_oldest_health_first_and_counted(
     plant: Any, outbox: Callable[..., Outbox], caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -5,6 +5,7 @@ import http.client
 import json
 import os
 import shutil
+import signal
 import socket
 import threading
 import time
@@ -17,9 +18,11 @@ import msgspec
 import numpy as np
 import pytest
 
+from agent.batch import Batch, Rows, Shot
 from agent.config import AgentConfig, Web, load
 from agent.intake import Arrival, Intake
 from agent.mqtt import Link
+from agent.page import readings
 from agent.page.logbook import Logbook
 from agent.page.server import HEADERS, STALL_S, Page
 from agent.page.trace import SIZE, Recent, Trend
@@ -29,12 +32,13 @@ from agent.sources import Http
 from agent.wording import reason
 from contract.errors import ConfigError
 from contract.report import Health, Why
-from contract.spec import AssetClass, Channel
+from contract.spec import AssetClass, Channel, Waveform
 
 if TYPE_CHECKING:
     from selenium.webdriver import Chrome
 
 PATIENCE_S = 60
+START_S = 1_800_000_000
 NOTHING = Health("", 0.0, "learning", None, None, None, None, None, 0, "", 0, ())
 
 
@@ -243,6 +247,101 @@ def test_a_trend_reaches_back_to_the_beginning_and_keeps_the_highest_scores() ->
     assert set(points.t[points.values[:, 1] > 8].tolist()) == peaks
 
 
+def test_what_was_told_of_a_time_that_has_not_come_is_forgotten_when_time_is_set_back() -> None:
+    recent, trend = Recent(4), Trend(4)
+    for t in (1.0, 2.0, 3.0, 4.0, 5.0, 900.0, 901.0, 6.0, 7.0):
+        for plot in (recent, trend):
+            plot.add(t, health=1.0, score=0.0, rul_h=None)
+    assert recent.points().t.tolist() == [4.0, 5.0, 6.0, 7.0]
+    assert trend.points().t.tolist() == sorted(trend.points().t.tolist())
+    assert 5.0 <= trend.points().t[-1] < 900.0
+
+
+def test_features_are_copied_only_of_an_asset_that_somebody_looks_at(
+    desk: Callable[..., Desk], tmp_path: Path
+) -> None:
+    made = desk()
+    rng = np.random.default_rng(1)
+    for begin in (0, 40):  # the first report of an asset makes its place
+        for name in ("pump-1", "pump-2"):
+            values = rng.normal(size=(40, 2)) * 0.1 + [5.0, 40.0]
+            made.logbook.note(made.device.live(name, values, begin=begin), [], 0.001)
+    assert made.logbook.snapshot().features == {}
+    shown = Page(Web(), tmp_path)
+    made.logbook._looked_at = shown.looked_at
+    assert shown.asset(made.logbook.snapshot(), "pump-2") is not None
+    assert shown.asset(made.logbook.snapshot(), "nobody") is None
+    (name, found), *others = made.logbook.snapshot().features.items()
+    assert (name, others) == ("pump-2", [])
+    assert found.parts[0] == ("vibration", "last")
+    assert found.told.values.shape == (40, len(found.parts))
+    assert np.isclose(found.told.values[-1, 0], values[-1, 0])
+    told = shown.asset(made.logbook.snapshot(), "pump-2")
+    assert told is not None
+    assert len(told["features"]["of"]) == 6
+    assert told["features"]["t"][-1] == told["report"].t
+
+
+def test_no_more_than_a_few_assets_are_looked_at_at_once(
+    snapshot: Snapshot, tmp_path: Path
+) -> None:
+    shown = Page(Web(), tmp_path)
+    many = with_reports(snapshot, *[report(f"pump-{n}") for n in range(20)])
+    for n in range(20):
+        shown.asset(many, f"pump-{n}")
+    assert sorted(shown.looked_at()) == ["pump-16", "pump-17", "pump-18", "pump-19"]
+
+
+def test_the_newest_readings_and_the_last_burst_are_read_out_of_the_journal(
+    configure: Callable[..., AgentConfig], device: Callable[..., Any]
+) -> None:
+    wave = Waveform("drive", "m/s2", 2560.0, samples=1024, features=("rms",))
+    spec = AssetClass(
+        "pump",
+        (Channel("vibration", "mm/s", low=0.0, high=9.0), Channel("temperature", "degC")),
+        waveforms=(wave,),
+    )
+    config = configure(spec=spec)
+    node = device(config)
+    t_ns = (START_S + np.arange(500)) * 10**9
+    for begin in range(0, 500, 20):
+        part = slice(begin, begin + 20)
+        values = np.full((20, 3), np.nan)
+        values[:, 0] = np.arange(500)[part] % 7
+        values[::2, 1] = 40.0
+        rows = [
+            Rows(name, t_ns[part], values, np.arange(20), np.ones(20, dtype=np.bool_))
+            for name in ("pump-1", "pump-2")
+        ]
+        node.engine.process(Batch(rows, []))
+    x = np.arange(1024) / 2560
+    sine = (4 * np.sin(2 * np.pi * 200 * x)).astype(np.float32)
+    node.engine.process(Batch([], [], shots=[Shot(0, "pump-1", 0, int(t_ns[-1]), sine)]))
+
+    found = readings.newest(config.state, "pump-1")
+    vibration, temperature = readings.channels(found, spec, [])
+    assert vibration["t"] == (START_S + np.arange(320, 500)).tolist()
+    assert vibration["values"] == (np.arange(320, 500) % 7).tolist()
+    assert (vibration["low"], vibration["high"], vibration["unit"]) == (0.0, 9.0, "mm/s")
+    assert set(temperature["values"]) == {40.0}
+    first = [one["name"] for one in readings.channels(found, spec, ["temperature", "drive.rms"])]
+    assert first == ["temperature", "vibration"]
+    (spectrum,) = readings.spectra(found, spec)
+    at = int(np.argmax(spectrum["values"]))
+    assert abs(spectrum["hz"][at] - 200) < 5
+    assert abs(spectrum["values"][at] - 4) < 0.2
+    assert readings.channels(readings.newest(config.state, "nobody"), spec, []) == []
+    assert readings.newest(config.state / "nowhere", "pump-1").rows == []
+
+    # A clock that was a year ahead: what it stamped is not drawn beside what comes behind it.
+    for times in (t_ns[:20] + 365 * 86_400 * 10**9, t_ns[:20] + 500 * 10**9):
+        rows = [Rows("pump-1", times, values, np.arange(20), np.ones(20, dtype=np.bool_))]
+        node.engine.process(Batch(rows, []))
+    vibration, _ = readings.channels(readings.newest(config.state, "pump-1"), spec, [])
+    assert vibration["t"][-20:] == (START_S + 500 + np.arange(20)).tolist()
+    assert vibration["t"] == sorted(vibration["t"])
+
+
 def test_the_backlog_is_as_old_as_its_oldest_result(desk: Callable[..., Desk]) -> None:
     made = desk()
     assert made.logbook.snapshot().broker.backlog == 0
@@ -443,6 +542,20 @@ def test_healthz_may_be_told_to_need_the_broker(
     assert get(shown.port, "/healthz")[0] == 503
 
 
+def test_healthz_says_what_the_main_loop_cannot_do_or_trust(
+    page: Callable[..., Page], snapshot: Snapshot
+) -> None:
+    good = well(snapshot)
+    shown = page(good)
+    shown.problems = ("the clock is behind the data",)
+    status, _, body = get(shown.port, "/healthz")
+    assert (status, json.loads(body)["reasons"]) == (503, ["the clock is behind the data"])
+    assert told(shown.port)["troubles"] == ["the clock is behind the data"]
+    shown.problems = ()
+    assert get(shown.port, "/healthz")[0] == 200
+    assert told(shown.port)["troubles"] == []
+
+
 def test_healthz_tries_to_write_where_the_store_is(snapshot: Snapshot, tmp_path: Path) -> None:
     folder = tmp_path / "state"
     folder.mkdir()
@@ -469,7 +582,7 @@ def test_a_running_agent_serves_its_page_and_knows_when_its_broker_is_gone(
     ).start()
     process.wait_for("page url=")
     plant = connect(broker)
-    process.wait_for("connected")
+    plant.wait_for("node", lambda status: status.online)
     now = time.time()
     for t in range(40):
         body = {"t": now - 400 + 10 * t, "v": {"vibration": 5.0 + t % 3, "temperature": 40.0}}
@@ -604,6 +717,11 @@ class Seen:
         self.chromium.get(self.url + path)
         self.wait("document.body.dataset.ready")
 
+    def leave(self) -> None:
+        """Ask no more, and forget what the browser said of it."""
+        self.chromium.get("about:blank")
+        self.chromium.get_log("browser")
+
     def wait(self, script: str) -> Any:
         return until(lambda: self(f"return {script}"))
 
@@ -657,6 +775,53 @@ def test_the_table_shows_the_worst_first_in_words_shapes_and_numbers(seen: Seen)
     )
     assert seen("return document.title").startswith("(2) node")
     assert seen("return document.querySelectorAll('#assets .spark .limit').length") == 3
+
+
+def test_a_machine_that_is_opened_shows_its_channels_and_what_it_is_judged_by(
+    chromium: "Chrome", broker: Any, agent: Callable[..., Any], connect: Callable[..., Any],
+    free_ports: Callable[[], int],
+) -> None:  # fmt: skip
+    port = free_ports()
+    plant = connect(broker)
+    process = agent("node", "agent.minimal.toml", f"web.port={port}").start()
+    plant.wait_for("node", lambda status: status.online)
+
+    def send(begin: int, end: int) -> None:
+        for n in range(begin, end):
+            v = {"vibration": 5.0 + n % 7 / 10, "temperature": 40.0 + n % 5 / 10}
+            row = json.dumps({"t": time.time() - 600 + n, "v": v}).encode()
+            plant.send("node", "pump-1", "readings", row)
+        plant.wait_for("node", lambda status: status.readings == end)
+
+    send(0, 200)
+    send(200, 400)
+    shown = Seen(chromium, f"http://127.0.0.1:{port}/")
+    shown.show("#/asset/pump-1")
+    plots = "[...document.querySelectorAll('#one .plots.small figure')]"
+    shown.wait(f"{plots}.length >= 8")
+    titles = shown(f"return {plots}.map(f => f.querySelector('h3').innerText)")
+    assert titles[:2] == ["vibration, mm/s", "temperature, degC"]
+    assert any(title.startswith("vibration ") for title in titles[2:])
+    drawn = shown(f"return {plots}.map(f => f.querySelector('path.curve')?.getAttribute('d'))")
+    assert all(len(path) > 500 for path in drawn)
+    send(400, 420)  # and they live
+    shown.wait(f"{plots}[0].querySelector('path.curve').getAttribute('d') !== {drawn[0]!r}")
+    shown.leave()
+    assert process.end(signal.SIGTERM) == 0
+
+
+def test_what_is_wrong_with_the_device_is_said_on_the_page(
+    chromium: "Chrome", page: Callable[..., Page], snapshot: Snapshot
+) -> None:
+    made = page(well(snapshot, connected=True))
+    made.problems = ("the clock is behind the data: <b>that of pump-1</b>",)
+    shown = Seen(chromium, f"http://127.0.0.1:{made.port}/")
+    shown.show()
+    said = shown("return document.getElementById('troubles').innerText")
+    assert said == "Not well: the clock is behind the data: <b>that of pump-1</b>"
+    made.problems = ()
+    shown.wait("document.getElementById('troubles').hidden")
+    shown.leave()
 
 
 def test_a_machine_is_opened_by_keyboard_and_left_again(seen: Seen) -> None:

@@ -474,13 +474,15 @@ def test_an_alert_ends_with_the_life_it_was_raised_in(configure: Configure, devi
     values[40:] += 10.0
     told += node.live("pump-1", values, failed=True)
     alerts = [one for one in told if isinstance(one, Alert)]
-    raised, returned = alerts[-2:]
-    assert (raised.state, returned.state) == ("raised", "returned")
-    assert raised.id == returned.id
+    raised, closed = alerts[-2:]
+    assert (raised.state, closed.state, closed.now) == ("raised", "normal", "normal")
+    assert raised.id == closed.id
     assert raised.since == 1_199_145_600 + 41 * 3600
     assert raised.why
-    assert returned.t == 1_199_145_600 + 60 * 3600
-    assert returned.text == "pump-1: back within its limit"
+    assert closed.t == 1_199_145_600 + 60 * 3600
+    assert closed.score > 1.0  # the machine did not come back
+    assert closed.event == "failed"
+    assert closed.text == f"pump-1: failed: alert closed [{raised.id}]"
 
 
 # -- remaining life --------------------------------------------------------------------------------

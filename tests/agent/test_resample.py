@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from agent.clean import Reason
 from agent.resample import MOST_HELD, MOST_WAITING, RECENT, Grid
 from contract.arrays import Floats
 from contract.spec import Channel
@@ -174,17 +175,24 @@ class Plain:
         self.newest: int | None = None
         self.closed: int | None = None
         self.late = self.repeated = 0
+        self.odd: list[tuple[int, list[int]]] = []
 
     def take(self, t: int, values: list[float], pos: int) -> list[Row]:
         said = [c for c, v in enumerate(values) if not isnan(v)]
         fresh = [c for c in said if t not in self.known[c]]
+        late = self.closed is not None and t <= self.closed
+        odd = [Reason.GOOD] * len(values)
+        for c in said:
+            odd[c] = Reason.DUPLICATE if c not in fresh else Reason.LATE if late else Reason.GOOD
+        if any(odd):
+            self.odd.append((pos, [int(reason) for reason in odd]))
         if said and not fresh:
             self.repeated += 1
-        elif said and self.closed is not None and t <= self.closed:
+        elif said and late:
             self.late += 1
-        else:
-            for c in fresh:
-                self.known[c].add(t)
+        for c in fresh:
+            self.known[c].add(t)
+            if not late:
                 self.read[c].append((t, values[c]))
         self.newest = t if self.newest is None else max(t, self.newest)
         due = (self.newest - self.wait - 1) // self.every * self.every
@@ -305,12 +313,14 @@ def test_rows_are_those_of_the_plain_reference_however_readings_were_cut(
     shapes = {name: array.shape for name, array in grid.arrays().items()}
     found: list[Row] = []
     late = repeated = 0
+    odd: list[tuple[int, list[int]]] = []
     for begin, end in pairwise(sorted({0, *cuts, *flushes, 300})):
         if begin in flushes:
             found += [(int(t), row, 0) for t, row in zip(*map(list, grid.flush()), strict=True)]
         piece = slice(begin, end)
         joined = grid.push(t_ns[piece], values[piece], pos[piece])
         late, repeated = late + joined.late, repeated + joined.repeated
+        odd += [(at, reasons.tolist()) for at, reasons in joined.odd]
         found += zip(joined.t_ns.tolist(), joined.values.tolist(), joined.pos.tolist(), strict=True)
         if taken_back:
             state = grid.arrays()
@@ -319,6 +329,7 @@ def test_rows_are_those_of_the_plain_reference_however_readings_were_cut(
             grid.restore(state)
     assert bits(found) == bits(expected)
     assert (late, repeated) == (plain.late, plain.repeated)
+    assert odd == plain.odd
 
 
 @settings(max_examples=40, deadline=None)

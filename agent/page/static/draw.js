@@ -69,31 +69,49 @@ function path(xs, ys, x, y) {
   return d;
 }
 
-/** A plot with axes, as wide as its place. */
-export function plot(title, times, values, { top, limit, digits = 1, width = 360, clock }) {
-  const card = make("figure", { class: "card" }, make("h3", {}, title));
+/** As many digits as tell the ends of a range apart. */
+const digitsFor = (range) => Math.min(6, Math.max(0, 1 - Math.floor(Math.log10(range || 1))));
+
+/**
+ * A plot with axes, as wide as its place. From zero to the top, or, if it is free, over the range of
+ * the values; a bound of the channel is drawn where it is near.
+ */
+export function plot(title, times, values, { top, limit, digits = 1, width = 360, height = 170, clock,
+  free = false, bounds = [], strong = false, dot = true, title: hint = "" }) {
+  const card = make("figure", { class: strong ? "card strong" : "card" }, make("h3", {}, title));
   card.style.margin = "0";
   const known = values.filter((value) => value !== null);
   if (known.length < 2) {
     card.append(make("p", { class: "fine" }, "not enough told yet"));
     return card;
   }
-  const [height, left, right, low, high] = [170, 36, 8, 146, 10];
-  const most = top ?? Math.max(limit ? 1.25 * limit : 0, ...known) * 1.05;
+  const [left, right, low, high] = [free ? 48 : 36, 8, height - 24, 10];
+  let [least, most] = [0, top ?? Math.max(limit ? 1.25 * limit : 0, ...known) * 1.05];
+  if (free) {
+    [least, most] = [Math.min(...known), Math.max(...known)];
+    const margin = 0.08 * (most - least) || 0.01 * Math.abs(most) || 1;
+    [least, most] = [least - margin, most + margin];
+    digits = digitsFor(most - least);
+  }
   const [from, to] = [times[0], times[times.length - 1]];
   const x = (t) => left + ((width - left - right) * (t - from)) / Math.max(to - from, 1e-9);
-  const y = (v) => low - ((low - high) * v) / (most || 1);
+  const y = (v) => low - ((low - high) * (v - least)) / (most - least || 1);
   const last = values.findLastIndex((value) => value !== null);
   const newest = values[last];
   const icon = draw("svg", { viewBox: `0 0 ${width} ${height}`, role: "img" },
-    draw("title", {}, `${title}: newest ${newest.toFixed(digits)}, least ${Math.min(...known).toFixed(digits)}, ` +
+    draw("title", {}, `${title}${hint && ` ${hint}`}: newest ${newest.toFixed(digits)}, least ${Math.min(...known).toFixed(digits)}, ` +
       `most ${Math.max(...known).toFixed(digits)}, ${clock(from)} to ${clock(to)}`));
-  for (const at of [0, most / 2, most]) {
+  for (const at of [least, (least + most) / 2, most]) {
     icon.append(
       draw("line", { class: "axis", x1: left, x2: width - right, y1: y(at), y2: y(at) }),
       // The limit's own word stands in the margin, too.
       limit && Math.abs(y(at) - y(limit)) < 12 ? ""
-        : draw("text", { x: left - 5, y: y(at) + 4, "text-anchor": "end" }, at.toFixed(most >= 20 ? 0 : digits)));
+        : draw("text", { x: left - 5, y: y(at) + 4, "text-anchor": "end" }, at.toFixed(!free && most >= 20 ? 0 : digits)));
+  }
+  for (const bound of bounds) {
+    if (bound !== null && bound > least && bound < most) {
+      icon.append(draw("line", { class: "limit", x1: left, x2: width - right, y1: y(bound), y2: y(bound) }));
+    }
   }
   if (limit) {
     icon.append(
@@ -102,8 +120,10 @@ export function plot(title, times, values, { top, limit, digits = 1, width = 360
   }
   icon.append(
     draw("path", { class: "curve", d: path(times, values, x, y) }),
-    draw("circle", { class: "dot", cx: x(times[last]), cy: y(newest), r: 3 }),
-    draw("text", { x: left, y: height - 6 }, clock(from)),
+    dot ? draw("circle", { class: "dot", cx: x(times[last]), cy: y(newest), r: 3 }) : "",
+    // On a narrow screen the two would stand in each other.
+    6.5 * (clock(from).length + clock(to).length) < width - left - right
+      ? draw("text", { x: left, y: height - 6 }, clock(from)) : "",
     draw("text", { x: width - right, y: height - 6, "text-anchor": "end" }, clock(to)));
   card.append(icon);
   return card;

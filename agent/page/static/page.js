@@ -71,7 +71,9 @@ function showOverall(told) {
   const data = marked ? `data in doubt from ${plural(marked, "machine")}` : "newest data good";
   const rejected = Object.values(told.data.rejected).reduce((sum, n) => sum + n, 0);
   const more = [...parts, machines ? data : null, rejected ? `${plural(rejected, "message")} rejected` : null,
-    told.broker.connected ? null : `no broker for ${span(told.broker.absent_s)}`];
+    told.broker.connected ? null : `no broker for ${span(told.broker.absent_s)}`,
+    ...told.channels.filter((channel) => !channel.alive || channel.trouble)
+      .map((channel) => `notices not sent by ${channel.name}`)];
   const fine = more.filter((part) => part).join(" · ");
   place.className = `overall ${failing ? "bad" : alerts || !told.broker.connected ? "warn" : machines ? "good" : ""}`;
   put(place, head + fine, [head, make("small", {}, fine)]);
@@ -140,6 +142,12 @@ function showAssets(told) {
   put($("machines"), `${more}`, [more > 0 ? `Machines (the worst ${SHOWN} of ${told.assets.length})` : "Machines"]);
 }
 
+function showTroubles(told) {
+  const place = $("troubles");
+  place.hidden = told.troubles.length === 0;
+  put(place, told.troubles.join(), told.troubles.map((trouble) => make("span", {}, `Not well: ${trouble}`)));
+}
+
 // -- this device ------------------------------------------------------------------------------
 
 function facts(title, pairs) {
@@ -163,7 +171,7 @@ function counted(title, names, entries, none) {
 }
 
 function alerts(title, told, withName) {
-  const card = make("div", { class: "card" }, make("h3", {}, title));
+  const card = make("div", { class: "card" }, title === null ? null : make("h3", {}, title));
   if (!told.length) card.append(make("p", { class: "fine" }, "none"));
   else card.append(make("ol", { class: "list" }, ...told.slice(0, 20).map((alert) => make("li", {},
     make("time", { datetime: new Date(1000 * alert.t).toISOString() },
@@ -172,13 +180,13 @@ function alerts(title, told, withName) {
   return card;
 }
 
-/** The bound below which nine of ten values lie. */
-function mostOf(histogram, word) {
+/** What nine of ten values are at most: a bound of the histogram. */
+function mostOf(histogram, word, last = "") {
   const total = histogram.counts.reduce((sum, n) => sum + n, 0);
   if (!total) return "–";
   let sum = 0;
   const i = histogram.counts.findIndex((n) => (sum += n) >= 0.9 * total);
-  return i < histogram.bounds.length ? `90 % below ${word(histogram.bounds[i])}` : `over ${word(histogram.bounds.at(-1))}`;
+  return i < histogram.bounds.length ? `9 of 10 ${last} ${word(histogram.bounds[i])}` : `over ${word(histogram.bounds.at(-1))}`;
 }
 
 const ms = (s) => (s < 1 ? `${+(1000 * s).toPrecision(3)} ms` : `${s} s`);
@@ -201,10 +209,19 @@ function showDevice(told) {
       ["opened again", count(source.reconnects)],
       ["received", bytes(source.bytes)],
     ])),
+    ...told.channels.map((channel) => facts(`Notices by ${channel.name}`, [
+      ["kind", channel.kind],
+      ["state", !channel.alive ? "its thread has ended" : channel.trouble || "good"],
+      ["sent", count(channel.sent)],
+      ["waiting", channel.waiting ? `${count(channel.waiting)}, the oldest since ${moment(channel.oldest)}` : "none"],
+      ["attempts that failed", count(channel.failed)],
+      ["given up, dropped", `${count(channel.given_up)}, ${count(channel.dropped)}`],
+    ])),
     facts("Data", [
       ["readings", count(data.readings)],
       ["came again", count(data.repeated)],
       ["too late", count(data.late)],
+      ["time begun anew", data.clock_steps ? `${count(data.clock_steps)}, by a clock set back` : "never"],
       ["values marked bad", count(data.bad)],
       ["life events, lives ended", `${count(data.events)}, ${count(data.lives)}`],
       ["waiting to be judged", count(data.waiting)],
@@ -223,12 +240,14 @@ function showDevice(told) {
         : `${bytes(process.written_bytes)}, ${bytes(process.written_bytes_a_day)} a day`],
       ["journal, database", `${bytes(files.journal_bytes)}, ${bytes(files.store_bytes)}`],
       ["checkpoint", files.checkpoint === null ? "none yet" : `${span(Math.max(0, told.at - files.checkpoint))} ago`],
-      ["arrival to commit", mostOf(told.latency, ms)],
-      ["a commit", mostOf(told.commit, ms)],
-      ["messages a commit", mostOf(told.batch, (n) => `${count(n + 1)}`)],
+      ["arrival to commit", mostOf(told.latency, ms, "within")],
+      ["a commit takes", mostOf(told.commit, ms, "up to")],
+      ["messages in a commit", mostOf(told.batch, (n) => count(n), "up to")],
     ]),
-    alerts("Last alerts", told.alerts, true),
   ];
+  const linked = [...$("last").querySelectorAll("a")].indexOf(document.activeElement);
+  $("alerts").replaceChildren(alerts(null, told.alerts, true));
+  if (linked >= 0) $("last").querySelectorAll("a")[linked]?.focus();
   const focused = [...$("panels").querySelectorAll("a")].indexOf(document.activeElement);
   $("panels").replaceChildren(...panels);
   if (focused >= 0) $("panels").querySelectorAll("a")[focused]?.focus();
@@ -244,6 +263,30 @@ function choice() {
     group.append(button);
   }
   return group;
+}
+
+/** Channels as they come, the features that speak against it, and the last burst's lines. */
+function signals(asset, place) {
+  // As the style sheet lays them out, so that their letters are as large as all others.
+  const whole = place.clientWidth || 700;
+  const columns = whole < 680 ? 2 : Math.floor((whole + 13) / 285);
+  const width = Math.max(140, (whole - 13 * (columns - 1)) / columns - 22);
+  const small = { width, height: 120, free: true };
+  const found = [];
+  const section = (title, note, plots) => {
+    if (plots.length) found.push(make("h3", { class: "signals" }, title, make("small", {}, note)), make("div", { class: "plots small" }, ...plots));
+  };
+  section("Channels", "the newest readings, as they came", asset.channels.map((one) =>
+    plot(`${one.name}, ${one.unit}`, one.t, one.values,
+      { ...small, clock: one.t.length > 1 ? clockFor(one.t) : moment, bounds: [one.low, one.high] })));
+  const features = asset.features;
+  section("Features", "at the last reports; what speaks against it first", (features?.of ?? []).map((one) =>
+    plot(`${one.channel} ${one.feature}`, features.t, one.values,
+      { ...small, clock: features.t.length > 1 ? clockFor(features.t) : moment, strong: one.against })));
+  section("Spectra", "of the newest burst", asset.spectra.map((one) =>
+    plot(`${one.name}, ${one.unit}`, one.hz, one.values,
+      { width, height: 150, digits: 2, clock: (hz) => `${count(hz)} Hz`, dot: false, title: `at ${moment(one.t)}` })));
+  return found;
 }
 
 function showAsset(asset) {
@@ -282,7 +325,7 @@ function showAsset(asset) {
   }
   const lacks = asset.report.lacks ?? [];
   if (lacks.length) reasons.append(make("p", { class: "fine" }, `Judged without: ${lacks.join(", ")}`));
-  children.push(make("div", { class: "panels" }, reasons,
+  children.push(reasons, ...signals(asset, place), make("div", { class: "panels two" },
     counted("Reports with a mark", ["channel and reason", "reports"], Object.entries(asset.marked), "none since the agent started"),
     alerts("Its alerts", asset.alerts, false)));
   place.replaceChildren(...children);
@@ -311,6 +354,7 @@ async function refresh() {
     $("silent").hidden = true;
     put($("node"), told.node + told.site, [`${told.node} · ${told.site}`]);
     $("when").textContent = `as of ${new Date(1000 * told.at).toLocaleTimeString("en-GB")}`;
+    showTroubles(told);
     showOverall(told);
     showAssets(told);
     showDevice(told);
@@ -341,7 +385,7 @@ async function round() {
 
 async function route() {
   const name = chosen();
-  $("all").hidden = $("device").hidden = name !== null;
+  $("all").hidden = $("last").hidden = $("device").hidden = name !== null;
   $("one").hidden = name === null;
   if (name === null) lastAsset = null;
   else $("one").replaceChildren(make("h2", { id: "asset", tabindex: "-1" }, name));

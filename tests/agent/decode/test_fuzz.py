@@ -10,12 +10,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from agent.assemble import Assembler
+from agent.batch import Batch
 from agent.block import Block, Burst
+from agent.config import AgentConfig, Mqtt, Sparkplug, Subscription
 from agent.decode import cobs, csv, senml, waveform
+from agent.decode import json as json_format
+from agent.intake import Arrival
 from agent.sparkplug.edge import EdgeNode, Metric
 from agent.sparkplug.host import Host
 from agent.sparkplug.schema import DataType, Payload
 from contract.errors import DecodeError
+from contract.spec import AssetClass, Channel, Waveform
 
 AT_NS = 1_767_225_600 * 10**9
 COLUMNS = ("t", "flow", "speed")
@@ -93,7 +99,34 @@ def read_sparkplug(payload: bytes) -> list[Block | Burst]:
     return found
 
 
+def read_json(payload: bytes) -> list[Block]:
+    found = json_format.decode(payload, AT_NS)
+    if isinstance(found, list):
+        return found
+    t_ns, value = found
+    row = value if isinstance(value, dict) else {"": value}
+    values = np.array([list(row.values())], dtype=np.float64)
+    return [Block("", tuple(row), np.array([t_ns]), values)]
+
+
+def read_lines(payload: bytes) -> list[Block]:
+    blocks, refused = json_format.decode_lines(payload, AT_NS)
+    assert all(isinstance(error, DecodeError) for _, error in refused)
+    return blocks
+
+
+MESSAGES = [
+    b'{"t": 1767225600.5, "v": {"flow": 12.5, "speed": 1480}}',
+    b'[{"t": "2026-01-01T00:00:00Z", "v": 1.5}, {"v": null, "u": "l/min", "asset": "pump-1"}]',
+    b'{"t0": 1767225600, "dt": 0.5, "v": {"flow": [1, null, true], "speed": [1, 2, 3]}}',
+    b'{"t": [1, 2], "v": [1.5, NaN], "u": "rpm"}',
+    b'[{"t": 1, "v": {"n": 1480, "bn": 1}}]',
+    b"-12.5e3",
+]
+
 FORMATS: dict[str, tuple[Callable[[bytes], list[Any]], list[bytes]]] = {
+    "json": (read_json, MESSAGES),
+    "lines": (read_lines, [b"\n".join(MESSAGES)]),
     "senml+json": (lambda p: senml.decode_json(p, AT_NS), [json.dumps(PACK).encode()]),
     "senml+cbor": (
         lambda p: senml.decode_cbor(p, AT_NS),
@@ -156,6 +189,10 @@ def test_any_bytes_are_read_or_refused(name: str, payload: bytes) -> None:
 @given(data=st.data())
 def test_an_altered_payload_is_read_or_refused(name: str, data: st.DataObject) -> None:
     read, payloads = FORMATS[name]
+    check(read, altered(data, payloads))
+
+
+def altered(data: st.DataObject, payloads: list[bytes]) -> bytes:
     payload = bytearray(data.draw(st.sampled_from(payloads)))
     for _ in range(data.draw(st.integers(1, 4))):
         at = data.draw(st.integers(0, len(payload)))
@@ -168,7 +205,75 @@ def test_an_altered_payload_is_read_or_refused(name: str, data: st.DataObject) -
                 del payload[at : at + data.draw(st.integers(1, 20))]
             case _:
                 payload[at:at] = payload[max(0, at - 20) : at]
-    check(read, bytes(payload))
+    return bytes(payload)
+
+
+CONFIG = AgentConfig(
+    asset_class=(
+        AssetClass(
+            "pump",
+            (Channel("flow", "m3/h"), Channel("speed", "rpm")),
+            waveforms=(Waveform("axial", "g", rate_hz=10.0, samples=64),),
+        ),
+    ),
+    mqtt=Mqtt(
+        subscribe=(
+            Subscription("csv/{asset}", format="csv", columns=COLUMNS, time="t"),
+            Subscription("cobs/{asset}", format="cobs", columns=("", "flow", "speed")),
+            Subscription("lines/{asset}", format="lines", units={"flow": "l/min"}),
+            Subscription("pack/{asset}", format="senml+json"),
+            Subscription("one/{channel}", asset="pump-1", unit="l/min"),
+        ),
+        sparkplug=Sparkplug(),
+    ),
+)
+TOPICS = [
+    *(f"runout/v1/site/node/pump-1/{leaf}" for leaf in ("readings", "flow", "axial", "x")),
+    *(f"runout/v1/site/node/pump-1/{leaf}" for leaf in ("event", "command", "verdict", "health")),
+    *("csv/pump-1", "cobs/pump-1", "lines/pump-1", "pack/pump-1", "one/flow", "one/readings"),
+    *("spBv1.0/g/NDATA/n", NBIRTH.topic, DBIRTH.topic, "spBv1.0/g/DDATA/n/d", "source/http/x"),
+]
+
+
+def assemble(payload: bytes) -> None:
+    """Let an agent's assembler have the payload on every topic, as it comes and as it was kept."""
+    assembler = Assembler(CONFIG)
+    for retained in (False, True):
+        batch, rejected = assembler.assemble(
+            [Arrival(topic, payload, 0, AT_NS, retained=retained) for topic in TOPICS]
+        )
+        assert [one for one in rejected if one.reason == "fault"] == []
+        assert len(Batch.decode(batch.encode()).rows) == len(batch.rows)
+    assembler.tick(AT_NS + 10**12)
+
+
+@given(payload=st.binary(max_size=300))
+def test_any_bytes_on_any_topic_are_used_or_refused(payload: bytes) -> None:
+    assemble(payload)
+
+
+@pytest.mark.parametrize("name", FORMATS)
+@given(data=st.data())
+def test_an_altered_payload_on_any_topic_is_used_or_refused(name: str, data: st.DataObject) -> None:
+    assemble(altered(data, FORMATS[name][1]))
+
+
+_numbers = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5)
+_values = _numbers | st.lists(_numbers, max_size=3)
+_messages = st.fixed_dictionaries(
+    {"v": _values | st.dictionaries(st.sampled_from(["flow", "speed", "axial", ""]), _values)},
+    optional={
+        "t": st.none() | st.integers(0, 2**62) | st.lists(_numbers, max_size=3),
+        "dt": st.none() | st.floats(0, 2),
+        "u": _values | st.just({"flow": "l/min"}),
+        **dict.fromkeys(["t0", "asset", "time", "units", "n", "x"], _values),
+    },
+)
+
+
+@given(message=_values | _messages | st.lists(_messages, max_size=3))
+def test_json_of_any_types_is_used_or_refused(message: Any) -> None:
+    assemble(json.dumps(message).encode("utf-8", "surrogatepass"))
 
 
 @given(lines=st.lists(st.text("0123456789.,;*-+eEnaif_ TZ:\t$", max_size=30), max_size=6))

@@ -55,16 +55,22 @@ def rebirth(value: bool = True) -> bytes:
 
 
 def test_the_will_is_the_death_with_the_number_of_the_connection() -> None:
-    """tck-id-message-flow-edge-node-birth-publish-will-message-topic -will-message-payload
-    -will-message-payload-bdSeq -will-message-qos -will-message-will-retained,
-    tck-id-payloads-ndeath-seq -ndeath-will-message-qos -ndeath-will-message-retain,
-    tck-id-topics-nbirth-bdseq-increment
+    """tck-id-message-flow-edge-node-birth-publish-will-message-topic
+    tck-id-message-flow-edge-node-birth-publish-will-message-payload
+    tck-id-message-flow-edge-node-birth-publish-will-message-payload-bdSeq
+    tck-id-message-flow-edge-node-birth-publish-will-message-qos
+    tck-id-message-flow-edge-node-birth-publish-will-message-will-retained
+    tck-id-topics-ndeath-topic tck-id-topics-ndeath-payload tck-id-topics-ndeath-seq
+    tck-id-payloads-ndeath-seq tck-id-payloads-ndeath-will-message-qos
+    tck-id-payloads-ndeath-will-message-retain tck-id-topics-nbirth-bdseq-increment
     """
     edge = an_edge()
     for number in (*range(256), 0, 1):
         will = edge.will(AT_NS)
         assert (will.topic, will.qos, will.retain) == ("spBv1.0/plant/NDEATH/runout-1", 1, False)
         assert not read(will).HasField("seq")
+        # Of an attempt that comes to nothing the number is used again.
+        assert by_name(edge.will(AT_NS, again=True))["bdSeq"].long_value == number
         (metric,) = read(will).metrics
         assert (metric.name, metric.datatype, metric.long_value) == (
             "bdSeq",
@@ -74,18 +80,36 @@ def test_the_will_is_the_death_with_the_number_of_the_connection() -> None:
 
 
 def test_the_edge_node_listens_for_commands_and_for_its_host() -> None:
-    """tck-id-message-flow-edge-node-ncmd-subscribe"""
+    """tck-id-message-flow-edge-node-ncmd-subscribe
+    tck-id-operational-behavior-primary-application-state-with-multiple-servers-state-subs
+    """
     assert an_edge().subscriptions() == ["spBv1.0/plant/NCMD/runout-1"]
     assert an_edge(host="scada").subscriptions()[1:] == ["spBv1.0/STATE/scada"]
 
 
 def test_the_birth_of_the_node_says_all_it_must() -> None:
-    """tck-id-topics-nbirth-topic -nbirth-mqtt -nbirth-seq-num -nbirth-timestamp -nbirth-metrics
-    -nbirth-metric-reqs -nbirth-bdseq-included -nbirth-bdseq-matching -nbirth-rebirth-metric,
-    tck-id-payloads-nbirth-*, tck-id-payloads-metric-datatype-req,
-    tck-id-payloads-name-birth-data-requirement,
-    tck-id-operational-behavior-data-commands-rebirth-name -rebirth-name-aliases
-    -rebirth-datatype -rebirth-value
+    """tck-id-topics-nbirth-topic tck-id-topics-nbirth-mqtt tck-id-topics-nbirth-seq-num
+    tck-id-topics-nbirth-timestamp tck-id-topics-nbirth-metric-reqs tck-id-topics-nbirth-metrics
+    tck-id-topics-nbirth-bdseq-included tck-id-topics-nbirth-bdseq-matching
+    tck-id-topics-nbirth-rebirth-metric tck-id-message-flow-edge-node-birth-publish-nbirth-topic
+    tck-id-message-flow-edge-node-birth-publish-nbirth-payload
+    tck-id-message-flow-edge-node-birth-publish-nbirth-payload-bdSeq
+    tck-id-message-flow-edge-node-birth-publish-nbirth-qos
+    tck-id-message-flow-edge-node-birth-publish-nbirth-retained
+    tck-id-message-flow-edge-node-birth-publish-nbirth-payload-seq
+    tck-id-payloads-nbirth-timestamp tck-id-payloads-nbirth-seq tck-id-payloads-nbirth-bdseq
+    tck-id-payloads-nbirth-bdseq-repeat tck-id-payloads-nbirth-rebirth-req
+    tck-id-payloads-nbirth-qos tck-id-payloads-nbirth-retain
+    tck-id-payloads-sequence-num-zero-nbirth tck-id-payloads-timestamp-in-UTC
+    tck-id-payloads-metric-timestamp-in-UTC tck-id-payloads-metric-datatype-req
+    tck-id-payloads-metric-datatype-value-type tck-id-payloads-metric-datatype-value
+    tck-id-payloads-name-birth-data-requirement
+    tck-id-operational-behavior-data-commands-rebirth-name
+    tck-id-operational-behavior-data-commands-rebirth-name-aliases
+    tck-id-operational-behavior-data-commands-rebirth-datatype
+    tck-id-operational-behavior-data-commands-rebirth-value
+    tck-id-operational-behavior-data-publish-nbirth
+    tck-id-operational-behavior-data-publish-nbirth-values
     """
     edge = an_edge(bd_seq=41)
     birth, _ = online(edge)
@@ -98,13 +122,26 @@ def test_the_birth_of_the_node_says_all_it_must() -> None:
     assert (control.datatype, control.boolean_value) == (DataType.Boolean, False)
     assert control.HasField("boolean_value")
     assert not control.HasField("alias")
-    assert all(m.datatype and m.timestamp for m in read(birth).metrics)
+    assert all(m.datatype in {*DataType} and m.timestamp for m in read(birth).metrics)
+    assert metrics["Uptime"].is_null
 
 
 def test_the_birth_of_a_device_follows_with_names_and_aliases() -> None:
-    """tck-id-topics-dbirth-topic -dbirth-mqtt -dbirth-seq -dbirth-timestamp -dbirth-metrics
-    -dbirth-metric-reqs, tck-id-payloads-dbirth-*, tck-id-payloads-alias-uniqueness
-    -alias-birth-requirement, tck-id-operational-behavior-data-publish-dbirth-values
+    """tck-id-topics-dbirth-topic tck-id-topics-dbirth-mqtt tck-id-topics-dbirth-seq
+    tck-id-topics-dbirth-timestamp tck-id-topics-dbirth-metric-reqs tck-id-topics-dbirth-metrics
+    tck-id-message-flow-device-birth-publish-dbirth-topic
+    tck-id-message-flow-device-birth-publish-dbirth-match-edge-node-topic
+    tck-id-message-flow-device-birth-publish-dbirth-payload
+    tck-id-message-flow-device-birth-publish-dbirth-qos
+    tck-id-message-flow-device-birth-publish-dbirth-retained
+    tck-id-message-flow-device-birth-publish-dbirth-payload-seq tck-id-payloads-dbirth-timestamp
+    tck-id-payloads-dbirth-seq tck-id-payloads-dbirth-seq-inc tck-id-payloads-dbirth-qos
+    tck-id-payloads-dbirth-retain tck-id-payloads-alias-uniqueness
+    tck-id-payloads-alias-birth-requirement tck-id-payloads-name-requirement
+    tck-id-operational-behavior-data-publish-dbirth
+    tck-id-operational-behavior-data-publish-dbirth-values
+    tck-id-payloads-metric-propertyvalue-type-type tck-id-payloads-metric-propertyvalue-type-value
+    tck-id-payloads-metric-propertyvalue-type-req
     """
     edge = an_edge()
     node, device = online(edge)
@@ -118,15 +155,18 @@ def test_the_birth_of_a_device_follows_with_names_and_aliases() -> None:
         assert metric.is_null, name
         assert metric.WhichOneof("value") is None
         assert metric.timestamp
-    assert metrics["Remaining"].properties.values[0].string_value == "h"
+    (unit,) = metrics["Remaining"].properties.values
+    assert (unit.type, unit.string_value) == (DataType.String, "h")
     aliases = [m.alias for b in (node, device) for m in read(b).metrics if m.HasField("alias")]
     assert len(aliases) == len(set(aliases)) == 6
 
 
 def test_data_bears_aliases_alone_and_the_next_number() -> None:
-    """tck-id-topics-ddata-topic -ddata-mqtt -ddata-seq-num -ddata-timestamp -ddata-payload,
-    tck-id-payloads-ddata-*, tck-id-payloads-alias-data-cmd-requirement
-    -metric-datatype-not-req
+    """tck-id-topics-ddata-topic tck-id-topics-ddata-mqtt tck-id-topics-ddata-seq-num
+    tck-id-topics-ddata-timestamp tck-id-topics-ddata-payload tck-id-payloads-ddata-timestamp
+    tck-id-payloads-ddata-seq tck-id-payloads-ddata-seq-inc tck-id-payloads-ddata-qos
+    tck-id-payloads-ddata-retain tck-id-payloads-alias-data-cmd-requirement
+    tck-id-payloads-metric-datatype-not-req tck-id-operational-behavior-data-publish-dbirth-order
     """
     edge = an_edge()
     _, birth = online(edge)
@@ -145,18 +185,22 @@ def test_data_bears_aliases_alone_and_the_next_number() -> None:
 
 
 def test_the_node_has_data_of_its_own() -> None:
-    """tck-id-topics-ndata-topic -ndata-mqtt -ndata-seq-num -ndata-timestamp -ndata-payload,
-    tck-id-payloads-ndata-*
+    """tck-id-topics-ndata-topic tck-id-topics-ndata-mqtt tck-id-topics-ndata-seq-num
+    tck-id-topics-ndata-timestamp tck-id-topics-ndata-payload tck-id-payloads-ndata-timestamp
+    tck-id-payloads-ndata-seq tck-id-payloads-ndata-seq-inc tck-id-payloads-ndata-qos
+    tck-id-payloads-ndata-retain tck-id-operational-behavior-data-publish-nbirth-change
+    tck-id-operational-behavior-data-publish-nbirth-order
     """
     edge = an_edge()
     online(edge)
     (data,) = edge.publish("", {"Uptime": 5}, AT_NS)
     assert (data.topic, data.qos, data.retain) == ("spBv1.0/plant/NDATA/runout-1", 0, False)
     assert (read(data).seq, read(data).timestamp) == (2, MS)
+    assert edge.publish("", {"Uptime": 5}, AT_NS) == []
 
 
 def test_only_what_has_changed_is_published() -> None:
-    """tck-id-operational-behavior-data-publish-dbirth-change"""
+    """tck-id-principles-rbe-recommended tck-id-operational-behavior-data-publish-dbirth-change"""
     edge = an_edge()
     online(edge)
     assert len(edge.publish("pump", {"Score": 1.0}, AT_NS)) == 1
@@ -176,7 +220,7 @@ def test_historical_data_says_so_and_is_not_what_is_now() -> None:
 
 
 def test_numbers_go_round_after_255() -> None:
-    """tck-id-payloads-sequence-num-incrementing -sequence-num-always-included"""
+    """tck-id-payloads-sequence-num-incrementing tck-id-payloads-sequence-num-always-included"""
     edge = an_edge()
     online(edge)
     for i in range(600):
@@ -185,7 +229,7 @@ def test_numbers_go_round_after_255() -> None:
 
 
 def test_nothing_is_said_before_the_birth_but_the_birth_says_what_was() -> None:
-    """tck-id-payloads-ddata-order, tck-id-message-flow-edge-node-birth-publish-connect"""
+    """tck-id-payloads-ddata-order tck-id-message-flow-edge-node-birth-publish-connect"""
     edge = an_edge()
     assert edge.publish("pump", {"Score": 4.0}, AT_NS - 10**9) == []
     _, birth = online(edge)
@@ -194,8 +238,9 @@ def test_nothing_is_said_before_the_birth_but_the_birth_says_what_was() -> None:
 
 
 def test_a_rebirth_repeats_all_births_with_the_same_number_of_the_connection() -> None:
-    """tck-id-operational-behavior-data-commands-rebirth-action-1 -rebirth-action-2
-    -rebirth-action-3
+    """tck-id-operational-behavior-data-commands-rebirth-action-1
+    tck-id-operational-behavior-data-commands-rebirth-action-2
+    tck-id-operational-behavior-data-commands-rebirth-action-3
     """
     edge = an_edge(bd_seq=3)
     first = online(edge)
@@ -222,8 +267,11 @@ def test_other_commands_change_nothing() -> None:
 
 
 def test_the_births_wait_for_the_primary_host() -> None:
-    """tck-id-message-flow-edge-node-birth-publish-phid-wait -phid-wait-id -phid-wait-online
-    -phid-wait-timestamp, tck-id-operational-behavior-edge-node-birth-sequence-wait
+    """tck-id-message-flow-edge-node-birth-publish-phid-wait
+    tck-id-message-flow-edge-node-birth-publish-phid-wait-id
+    tck-id-message-flow-edge-node-birth-publish-phid-wait-online
+    tck-id-message-flow-edge-node-birth-publish-phid-wait-timestamp
+    tck-id-operational-behavior-edge-node-birth-sequence-wait
     """
     edge = an_edge(host="scada")
     assert online(edge) == []
@@ -245,8 +293,9 @@ def test_a_host_that_was_heard_before_the_connection_was_told_is_not_waited_for(
 
 
 def test_when_the_primary_host_goes_the_edge_node_leaves_and_comes_again() -> None:
-    """tck-id-message-flow-edge-node-birth-publish-phid-offline,
-    tck-id-operational-behavior-edge-node-termination-host-offline -host-offline-timestamp
+    """tck-id-message-flow-edge-node-birth-publish-phid-offline
+    tck-id-operational-behavior-edge-node-termination-host-offline
+    tck-id-operational-behavior-edge-node-termination-host-offline-timestamp
     """
     edge = an_edge(host="scada")
     online(edge)
@@ -277,8 +326,9 @@ def test_the_death_is_said_before_leaving() -> None:
 
 
 def test_a_device_that_is_lost_is_said_to_be_dead_and_then_born_again() -> None:
-    """tck-id-operational-behavior-device-ddeath, tck-id-topics-ddeath-topic -ddeath-mqtt
-    -ddeath-seq-num, tck-id-payloads-ddeath-timestamp -ddeath-seq -ddeath-seq-inc
+    """tck-id-operational-behavior-device-ddeath tck-id-topics-ddeath-topic
+    tck-id-topics-ddeath-mqtt tck-id-topics-ddeath-seq-num tck-id-payloads-ddeath-timestamp
+    tck-id-payloads-ddeath-seq tck-id-payloads-ddeath-seq-inc tck-id-payloads-ddeath-seq-number
     """
     edge = an_edge()
     online(edge)
@@ -313,6 +363,26 @@ def test_names_that_are_alike_or_reserved_are_refused(names: tuple[str, ...]) ->
     """tck-id-case-sensitivity-metric-names"""
     with pytest.raises(ValueError, match="alike"):
         an_edge().declare("fan", tuple(Metric(name) for name in names), AT_NS)
+
+
+@pytest.mark.parametrize("name", ["", "a/b", "a#", "a+"])
+def test_names_are_text_that_can_stand_in_a_topic(name: str) -> None:
+    """tck-id-intro-group-id-string tck-id-intro-group-id-chars tck-id-intro-edge-node-id-string
+    tck-id-intro-edge-node-id-chars tck-id-intro-device-id-string tck-id-intro-device-id-chars
+    tck-id-topic-structure-namespace-valid-edge-node-id
+    tck-id-topic-structure-namespace-valid-device-id
+    """
+    edge = EdgeNode("werk-süd", "knoten ä")
+    edge.declare("rührer-3", HEALTH, AT_NS)
+    assert [one.topic for one in online(edge)] == [
+        "spBv1.0/werk-süd/NBIRTH/knoten ä",
+        "spBv1.0/werk-süd/DBIRTH/knoten ä/rührer-3",
+    ]
+    for group, node in ((name, "n"), ("g", name)):
+        with pytest.raises(ValueError, match="no Sparkplug name"):
+            EdgeNode(group, node)
+    with pytest.raises(ValueError, match="no Sparkplug name"):
+        edge.declare(name or "+", HEALTH, AT_NS)
 
 
 def test_mistakes_of_the_caller_are_told() -> None:

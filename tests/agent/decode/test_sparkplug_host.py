@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from agent.block import Block, Burst
+from agent.sparkplug.history import MOST_KEPT
 from agent.sparkplug.host import MOST_NODES, Host
 from agent.sparkplug.metric import ARRAYS
 from agent.sparkplug.schema import COMPRESSED, REBIRTH, DataType, Message, Payload
@@ -93,9 +94,23 @@ def is_rebirth(message: Message) -> bool:
 
 
 def test_the_state_says_online_and_the_time_of_the_connection() -> None:
-    """tck-id-host-topic-phid-birth-topic -birth-payload -birth-payload-timestamp -birth-qos
-    -birth-retain, -death-topic -death-payload -death-payload-timestamp-connect -death-qos
-    -death-retain; tck-id-operational-behavior-host-application-connect-will*, -connect-birth*.
+    """tck-id-host-topic-phid-birth-topic tck-id-host-topic-phid-birth-payload
+    tck-id-host-topic-phid-birth-payload-timestamp tck-id-host-topic-phid-birth-qos
+    tck-id-host-topic-phid-birth-retain tck-id-host-topic-phid-death-topic
+    tck-id-host-topic-phid-death-payload tck-id-host-topic-phid-death-payload-timestamp-connect
+    tck-id-host-topic-phid-death-qos tck-id-host-topic-phid-death-retain
+    tck-id-operational-behavior-host-application-connect-will-topic
+    tck-id-operational-behavior-host-application-connect-will-payload
+    tck-id-operational-behavior-host-application-connect-will-qos
+    tck-id-operational-behavior-host-application-connect-will-retained
+    tck-id-operational-behavior-host-application-connect-birth-topic
+    tck-id-operational-behavior-host-application-connect-birth-payload
+    tck-id-operational-behavior-host-application-connect-birth-qos
+    tck-id-operational-behavior-host-application-connect-birth-retained
+    tck-id-message-flow-phid-sparkplug-state-publish-payload
+    tck-id-message-flow-phid-sparkplug-state-publish-payload-timestamp
+    tck-id-payloads-state-will-message-qos tck-id-payloads-state-will-message-retain
+    tck-id-payloads-state-will-message-payload tck-id-payloads-state-birth-payload
     """
     host = Host("scada")
     will, birth = host.will(AT_NS), host.birth()
@@ -107,8 +122,11 @@ def test_the_state_says_online_and_the_time_of_the_connection() -> None:
 
 
 def test_the_death_says_when_the_connection_was_closed() -> None:
-    """tck-id-host-topic-phid-death-payload-timestamp-disconnect-clean,
-    tck-id-operational-behavior-host-application-death-topic -payload -qos -retained.
+    """tck-id-host-topic-phid-death-payload-timestamp-disconnect-clean
+    tck-id-operational-behavior-host-application-death-topic
+    tck-id-operational-behavior-host-application-death-payload
+    tck-id-operational-behavior-host-application-death-qos
+    tck-id-operational-behavior-host-application-death-retained
     """
     host = Host("scada")
     host.will(AT_NS)
@@ -119,7 +137,9 @@ def test_the_death_says_when_the_connection_was_closed() -> None:
 
 
 def test_the_host_listens_to_itself_and_to_its_groups() -> None:
-    """tck-id-host-topic-phid-birth-sub-required tck-id-message-flow-phid-sparkplug-subscription"""
+    """tck-id-host-topic-phid-birth-sub-required tck-id-message-flow-phid-sparkplug-subscription
+    tck-id-payloads-state-subscribe
+    """
     filters = Host("scada", ("a", "b")).subscriptions()
     assert filters[0] == "spBv1.0/STATE/scada"
     for group in "ab":
@@ -195,7 +215,7 @@ def test_an_asset_name_that_cannot_be_is_refused(asset: str) -> None:
 
 
 def test_two_devices_that_would_become_one_asset_are_refused() -> None:
-    """tck-id-topic-structure-namespace-duplicate-device-id-across-edge-node: they MAY exist."""
+    """tck-id-topic-structure-namespace-duplicate-device-id-across-edge-node"""
     host = a_plant().host
     host.receive("spBv1.0/plant/NBIRTH/yard", payload(0, bd_seq()), AT_NS)
     with pytest.raises(DecodeError, match="'pump' is plant/hall/pump, too"):
@@ -334,7 +354,9 @@ def test_an_array_that_cannot_be_is_refused(data: bytes, rate: float) -> None:
 
 def test_the_death_of_a_node_takes_its_devices_with_it() -> None:
     """tck-id-operational-behavior-edge-node-termination-host-action-ndeath-node-offline
-    -ndeath-node-tags-stale -ndeath-devices-offline -ndeath-devices-tags-stale
+    tck-id-operational-behavior-edge-node-termination-host-action-ndeath-node-tags-stale
+    tck-id-operational-behavior-edge-node-termination-host-action-ndeath-devices-offline
+    tck-id-operational-behavior-edge-node-termination-host-action-ndeath-devices-tags-stale
     """
     plant = a_plant()
     heard = plant.tell("NDEATH", payload(None, bd_seq(), ms=MS - 10**6))
@@ -353,9 +375,7 @@ def test_a_will_of_an_earlier_connection_is_of_no_account() -> None:
 
 
 def test_the_death_of_a_device_counts_from_when_the_node_says() -> None:
-    """tck-id-operational-behavior-edge-node-termination-host-action-ddeath-devices-offline
-    -ddeath-devices-tags-stale
-    """
+    """tck-id-operational-behavior-edge-node-termination-host-action-ddeath-devices-offline"""
     plant = a_plant()
     assert plant.tell("DDEATH", payload(2, ms=MS + 9), "pump").gone == [
         Gone("pump", (MS + 9) * 10**6)
@@ -373,14 +393,118 @@ def test_a_new_life_of_a_node_forgets_its_devices() -> None:
 
 def test_when_the_connection_is_lost_everything_is_stale() -> None:
     plant = a_plant()
-    assert sorted(plant.host.lost(AT_NS)) == [Gone("hall", AT_NS), Gone("pump", AT_NS)]
+    assert sorted(plant.host.lost(AT_NS).gone) == [Gone("hall", AT_NS), Gone("pump", AT_NS)]
     assert plant.tell("DDATA", flow(2, 1.0), "pump").readings == []
 
 
+def old(seconds: int, value: float) -> dict[str, Any]:
+    return {
+        "alias": 1,
+        "double_value": value,
+        "timestamp": MS - 3_600_000 + 1000 * seconds,
+        "is_historical": True,
+    }
+
+
+def test_what_was_stored_is_read_before_what_is_new_though_it_comes_behind() -> None:
+    plant = Plant(history_s=2)
+    plant.born()
+    assert values(plant.tell("DBIRTH", payload(1, FLOW, SPEED), "pump")) == []
+    assert values(plant.tell("DDATA", payload(2, old(2, 12.0), old(1, 11.0)), "pump")) == []
+    assert values(plant.tell("DDATA", flow(3, 3.0, ms=MS + 9), "pump")) == []
+    later = AT_NS + SECOND_NS
+    assert values(plant.tell("DDATA", payload(4, old(3, 13.0)), "pump", later)) == []
+    # The last of the past came a second after the birth: two more are waited for more of it.
+    assert values(plant.host.tick(AT_NS + 2 * SECOND_NS)) == []
+    heard = plant.host.tick(AT_NS + 3 * SECOND_NS)
+    found = [
+        (int(t), value)
+        for block in heard.readings
+        if isinstance(block, Block) and "Process.Flow" in block.channels
+        for t, value in zip(block.t_ns, block.values[:, 0].tolist(), strict=True)
+    ]
+    assert [value for _, value in found] == [11.0, 12.0, 13.0, 1.5, 3.0]
+    assert found == sorted(found)
+    assert values(plant.tell("DDATA", flow(5, 5.0), "pump", later)) == [5.0]
+
+
+def test_what_is_held_for_the_past_is_read_before_a_death_and_before_leaving() -> None:
+    plant = Plant(history_s=2)
+    plant.born()
+    plant.tell("DBIRTH", payload(1, FLOW), "pump")
+    dead = plant.tell("DDEATH", payload(2, ms=MS + 9), "pump")
+    assert (values(dead), dead.gone) == ([1.5], [Gone("pump", (MS + 9) * 10**6)])
+    plant.tell("DBIRTH", payload(3, FLOW), "pump")
+    assert values(plant.host.flush()) == [1.5]
+    assert values(plant.host.flush()) == []
+    plant.tell("DBIRTH", payload(4, SPEED), "fan")
+    assert values(plant.host.lost(AT_NS)) == [1480]
+
+
+def test_a_rebirth_that_was_asked_for_holds_nothing() -> None:
+    plant = Plant(history_s=2)
+    plant.born(SPEED)
+    plant.tell("DBIRTH", payload(1, FLOW), "pump")
+    plant.host.flush()
+    assert values(plant.born(SPEED)) == [1480]
+    assert values(plant.tell("DBIRTH", payload(1, FLOW), "pump")) == [1.5]
+    assert values(plant.tell("DBIRTH", payload(2, FLOW), "fan")) == []  # a device that is new
+
+
+@pytest.mark.parametrize("historical", [True, False])
+def test_what_is_held_for_the_past_is_bounded(historical: bool) -> None:
+    plant = Plant(history_s=60)
+    plant.born()
+    plant.tell("DBIRTH", payload(1, FLOW), "pump")
+    seen = []
+    for i in range(45):
+        many = [{**old(1000 * i + k, 0.0), "is_historical": historical} for k in range(1000)]
+        seen += values(plant.tell("DDATA", payload(2 + i, *many), "pump"))
+    assert len(seen) >= 45_000 - MOST_KEPT
+    # What is new waits on beside a past that is long; alone it is too much to wait.
+    assert (1.5 in seen) != historical
+
+
+def test_a_burst_takes_its_place_among_what_was_held() -> None:
+    plant = Plant(history_s=2)
+    wave = {
+        "name": "accel", "alias": 3, "datatype": DataType.FloatArray, "is_null": True,
+        "rate": 64.0,
+    }  # fmt: skip
+    plant.born()
+    plant.tell("DBIRTH", payload(1, FLOW, wave), "pump")
+    shot = {"alias": 3, "bytes_value": np.zeros(64, dtype=np.float32).tobytes()}
+    plant.tell("DDATA", payload(2, shot, ms=MS + 5), "pump")
+    plant.tell("DDATA", flow(3, 2.0, ms=MS + 9), "pump")
+    found = plant.host.flush().readings
+    assert [isinstance(one, Burst) for one in found] == [False, True, False]
+
+
+def test_one_breath_tells_that_an_asset_is_gone_and_back() -> None:
+    plant = a_plant()
+    plant.tell("DBIRTH", payload(4, FLOW), "pump")
+    plant.tell("DDEATH", payload(3), "pump")
+    heard = plant.tell("DDATA", flow(2, 2.0), "pump")
+    assert values(heard) == [2.0, 1.5]
+    assert [(gone.asset, gone.over) for gone in heard.gone] == [("pump", True)]
+
+
+def test_the_host_does_not_listen_to_the_edge_node_that_is_its_own() -> None:
+    plant = Plant(own=("plant", "hall"))
+    assert plant.born(SPEED) == Heard([], [], [])
+    assert plant.tell("DDATA", flow(5, 1.0), "pump").say == []
+
+
 def test_a_node_that_was_not_born_is_asked_once_in_a_while() -> None:
-    """tck-id-operational-behavior-data-commands-ncmd-rebirth-verb -ncmd-rebirth-name
-    -ncmd-rebirth-value, tck-id-topics-ncmd-mqtt -ncmd-timestamp -ncmd-payload,
-    tck-id-payloads-ncmd-timestamp -ncmd-seq -ncmd-qos -ncmd-retain
+    """tck-id-operational-behavior-data-commands-ncmd-rebirth-verb
+    tck-id-operational-behavior-data-commands-ncmd-rebirth-name
+    tck-id-operational-behavior-data-commands-ncmd-rebirth-value
+    tck-id-operational-behavior-data-commands-ncmd-verb
+    tck-id-operational-behavior-data-commands-ncmd-metric-name
+    tck-id-operational-behavior-data-commands-ncmd-metric-value tck-id-topics-ncmd-topic
+    tck-id-topics-ncmd-mqtt tck-id-topics-ncmd-timestamp tck-id-topics-ncmd-payload
+    tck-id-payloads-ncmd-timestamp tck-id-payloads-ncmd-seq tck-id-payloads-ncmd-qos
+    tck-id-payloads-ncmd-retain tck-id-payloads-name-cmd-requirement
     """
     plant = Plant(rebirth_s=10)
     (ask,) = plant.tell("DDATA", flow(5, 1.0), "pump").say
@@ -388,6 +512,7 @@ def test_a_node_that_was_not_born_is_asked_once_in_a_while() -> None:
     request = Payload.FromString(ask.payload)
     assert request.timestamp == AT_NS // 10**6
     assert not request.HasField("seq")
+    assert request.metrics[0].timestamp == request.timestamp
     assert is_rebirth(ask)
     assert plant.tell("DDATA", flow(6, 1.0), "pump", AT_NS + 9 * SECOND_NS).say == []
     assert len(plant.tell("DDATA", flow(7, 1.0), "pump", AT_NS + 10 * SECOND_NS).say) == 1
@@ -401,8 +526,17 @@ def test_an_unknown_alias_asks_for_a_birth_and_costs_no_other_metric() -> None:
     assert [is_rebirth(m) for m in heard.say] == [True]
 
 
+def test_a_node_that_was_forgotten_is_asked_to_be_born_again_under_the_same_names() -> None:
+    plant = a_plant()
+    plant.host.forget("no topic of Sparkplug's")
+    assert values(plant.tell("DDATA", flow(2, 1.0), "pump")) == [1.0]
+    plant.host.forget("spBv1.0/plant/DDATA/hall/pump")
+    heard = plant.tell("DDATA", flow(3, 2.0), "pump")
+    assert [is_rebirth(m) for m in heard.say] == [True]
+    assert plant.born().refused == ()
+
+
 def test_numbers_go_round_after_255() -> None:
-    """tck-id-payloads-sequence-num-incrementing"""
     plant = a_plant()
     for i in range(600):
         heard = plant.tell("DDATA", flow((2 + i) % 256, i), "pump")
@@ -411,7 +545,9 @@ def test_numbers_go_round_after_255() -> None:
 
 
 def test_messages_that_change_places_are_read_in_order() -> None:
-    """tck-id-operational-behavior-host-reordering-start -reordering-success"""
+    """tck-id-operational-behavior-host-reordering-start
+    tck-id-operational-behavior-host-reordering-success
+    """
     plant = a_plant(reorder_s=2)
     assert values(plant.tell("DDATA", flow(4, 4.0), "pump")) == []
     assert values(plant.tell("DDATA", flow(3, 3.0), "pump")) == []
@@ -423,7 +559,9 @@ def test_messages_that_change_places_are_read_in_order() -> None:
 
 @pytest.mark.parametrize("by", ["tick", "message"])
 def test_a_message_that_stays_away_makes_the_host_ask_for_a_birth(by: str) -> None:
-    """tck-id-operational-behavior-host-reordering-param -reordering-rebirth"""
+    """tck-id-operational-behavior-host-reordering-param
+    tck-id-operational-behavior-host-reordering-rebirth
+    """
     plant = a_plant(reorder_s=2)
     named = {"name": "Speed", "int_value": 7}
     data = payload(3, {"alias": 1, "double_value": 9.0}, named)
@@ -536,7 +674,7 @@ def test_a_death_must_say_whose_it_is() -> None:
 
 
 def test_properties_must_have_as_many_keys_as_values() -> None:
-    """tck-id-payloads-propertyset-keys-array-size -propertyset-values-array-size"""
+    """tck-id-payloads-propertyset-keys-array-size tck-id-payloads-propertyset-values-array-size"""
     message = Payload.FromString(payload(0, bd_seq(), SPEED))
     message.metrics[1].properties.keys.append("engUnit")
     assert Plant().refuses("NBIRTH", message.SerializeToString()) == "properties"
@@ -557,9 +695,9 @@ def test_properties_must_have_as_many_keys_as_values() -> None:
     ],
 )
 def test_a_topic_of_another_form_is_refused(topic: str) -> None:
-    """tck-id-topic-structure, tck-id-topic-structure-namespace-a,
+    """tck-id-topic-structure tck-id-topic-structure-namespace-a
     tck-id-topic-structure-namespace-device-id-associated-message-types
-    -device-id-non-associated-message-types
+    tck-id-topic-structure-namespace-device-id-non-associated-message-types
     """
     with pytest.raises(DecodeError) as caught:
         Host("scada").receive(topic, payload(0), AT_NS)
