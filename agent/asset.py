@@ -146,7 +146,8 @@ class Run:
             return health.Judged(None)
         x = group.watched_of(self.X[k : k + 1])[0]
         sure = self.sure(k)
-        learn = sure and not asset.alert.suspects
+        # A class that is not guarded learns what it alarms on, too.
+        learn = sure and not (group.spec.health.guarded and asset.alert.suspects)
         judge = group.judge()
         return asset.health.push(x, self.rows[k], group.cohort, judge, learn=learn, sure=sure)
 
