@@ -201,15 +201,16 @@ class Gradients:
     def shape(self) -> Floats | None:
         """Return the directions ``(F, F)``: ``shape @ shape.T`` is the mean outer product.
 
-        Over its trace, so that random features reach as far as those that are alike in all
-        directions; None where the model has no gradient.
+        The symmetric root: eigenvectors have no sign of their own, and another processor's linear
+        algebra would choose others. Over its trace, so that random features reach as far as those
+        that are alike in all directions; None where the model has no gradient.
         """
         values, vectors = np.linalg.eigh(self.outer)
         values = np.maximum(values, 0.0)
         total = float(values.sum())
         if not total > 0.0:
             return None
-        shape: Floats = vectors * np.sqrt(values / total)
+        shape: Floats = (vectors * np.sqrt(values / total)) @ vectors.T
         return shape
 
 
