@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Sequence
 from typing import NamedTuple
 
-MOST_BYTES = 256 * 1024
+MOST_BYTES = 128 * 1024
 """Of payload in one batch: enough to share a commit, little enough to be decoded in 60 MB."""
 ENOUGH = 500
 """Messages beyond which none is waited for: half of what a broker sends unacknowledged."""
