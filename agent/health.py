@@ -140,9 +140,10 @@ class Judged:
         seen: what the model saw, where it sees more than the vector, or None.
         own: mean and scale ``(2, F)`` that it was standardised by, where they do not stay, or None.
         regime: in which it was judged.
+        raw: the newest score itself, by the model alone: not smoothed, over no limit.
     """
 
-    __slots__ = ("_model", "absent", "own", "regime", "score", "seen", "z")
+    __slots__ = ("_model", "absent", "own", "raw", "regime", "score", "seen", "z")
 
     def __init__(
         self,
@@ -157,15 +158,8 @@ class Judged:
         self.seen: Floats | None = None
         self.own: Floats | None = None
         self.regime = 0
+        self.raw = 0.0
         self._model = model
-
-    @property
-    def raw(self) -> float:
-        """Return the newest score itself, by the model alone: not smoothed, over no limit."""
-        if self._model is None or self.z is None:
-            return 0.0
-        seen = self.z if self.seen is None else self.seen
-        return float(self._model.score_rows(seen[None, :])[0])
 
     @property
     def shares(self) -> Floats | None:
@@ -339,7 +333,7 @@ class AssetHealth:
         if not (late or more) or not (finite | absent).all():
             return
         sight = z if judged.seen is None else judged.seen
-        raw = float(judge.model.score_rows(sight[None, :])[0])
+        raw = judged.raw
         if more:
             self._seen[regime] += 1
             # The scores of all vectors but the clearly sick make the limit; what scores as
@@ -398,7 +392,8 @@ class AssetHealth:
         sights = Z
         if isinstance(judge.model, LaggedModel):
             sights = self._follow_up(Z, known, judge.model)
-        scores = (judge.model.score_rows(sights) / judge.limit).tolist()
+        raw = judge.model.score_rows(sights)
+        scores = (raw / judge.limit).tolist()
         a = self._spec.smoothing
         smooth: float | None = None if np.isnan(self._smooth) else float(self._smooth)
         judged = []
@@ -408,6 +403,7 @@ class AssetHealth:
                 without = None if absent is None else absent[at[i]]
                 one = Judged(smooth, Z[i], judge.model, without)
                 one.regime = int(at[i])
+                one.raw = float(raw[i])
                 one.seen = None if sights is Z else sights[i]
                 if self._spec.follow:
                     one.own = np.stack([self._mean[at[i]], self._scale[at[i]]])

@@ -6,8 +6,12 @@ from collections import deque
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from agent.decode.waveform import MAGIC
+
 MOST_BYTES = 128 * 1024
 """Of payload in one batch: enough to share a commit, little enough to be decoded in 60 MB."""
+BURST_SHARE = 4
+"""Of a burst, which is taken as it lies, so many bytes weigh one: text unfolds when decoded."""
 ENOUGH = 500
 """Messages beyond which none is waited for: half of what a broker sends unacknowledged."""
 
@@ -34,6 +38,12 @@ class Arrival(NamedTuple):
     retained: bool = False
 
 
+def weight(arrival: Arrival) -> int:
+    """Return what a message counts for in ``MOST_BYTES``."""
+    size = len(arrival.payload)
+    return size // BURST_SHARE if arrival.payload.startswith(MAGIC) else size
+
+
 class Intake:
     """Sources put, the main thread takes what there is; a full intake makes sources wait.
 
@@ -48,7 +58,7 @@ class Intake:
         self._size = size
         self._most_bytes = most_bytes
         self._waiting: deque[Arrival] = deque()
-        self._bytes = 0
+        self._bytes = self._weight = 0
         self._changed = threading.Condition()
         self._interrupted = self._closed = False
 
@@ -58,7 +68,7 @@ class Intake:
 
     @property
     def _enough(self) -> bool:
-        return len(self._waiting) >= ENOUGH or self._bytes >= MOST_BYTES or self._full
+        return len(self._waiting) >= ENOUGH or self._weight >= MOST_BYTES or self._full
 
     def put(self, arrival: Arrival) -> None:
         """Add a message; called from a source's thread, waits while the intake is full."""
@@ -67,6 +77,7 @@ class Intake:
     def put_all(self, arrivals: Sequence[Arrival]) -> None:
         """Add messages; called from a source's thread, waits while the intake is full."""
         size = sum([len(arrival.payload) for arrival in arrivals])
+        heavy = sum([weight(arrival) for arrival in arrivals])
         with self._changed:
             while self._full and not self._closed:
                 self._changed.wait()
@@ -75,6 +86,7 @@ class Intake:
             was_empty = not self._waiting
             self._waiting.extend(arrivals)
             self._bytes += size
+            self._weight += heavy
             if was_empty or self._enough:
                 self._changed.notify_all()
 
@@ -101,12 +113,14 @@ class Intake:
             self._interrupted = False
             was_full = self._full
             taken: list[Arrival] = []
-            size = 0
-            while self._waiting and size < MOST_BYTES:
+            size = heavy = 0
+            while self._waiting and heavy < MOST_BYTES:
                 arrival = self._waiting.popleft()
                 taken.append(arrival)
                 size += len(arrival.payload)
+                heavy += weight(arrival)
             self._bytes -= size
+            self._weight -= heavy
             if was_full:
                 self._changed.notify_all()
         return taken

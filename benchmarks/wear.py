@@ -42,7 +42,7 @@ from agent.app import Engine
 from agent.assemble import Assembler
 from agent.config import AgentConfig, Keep, Node, Report, load
 from agent.decode import waveform
-from agent.intake import MOST_BYTES, Arrival
+from agent.intake import MOST_BYTES, Arrival, weight
 from agent.journal import FOLDER, Journal, segments
 from agent.store import Store
 from benchmarks import wear_broker
@@ -130,7 +130,7 @@ def batches(seconds: int, wait_s: float) -> Iterator[list[Arrival]]:
         if not batch:
             until_ns = arrival.at_ns + round(wait_s * 1e9)
         batch.append(arrival)
-        size += len(arrival.payload)
+        size += weight(arrival)
     yield batch
 
 

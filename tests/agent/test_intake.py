@@ -2,7 +2,7 @@
 
 import threading
 
-from agent.intake import ENOUGH, Arrival, Intake
+from agent.intake import BURST_SHARE, ENOUGH, MOST_BYTES, Arrival, Intake
 
 FOREVER_S = 60.0
 
@@ -42,3 +42,19 @@ def test_a_wait_ends_when_the_agent_is_to_stop() -> None:
     later.start()
     assert len(intake.take(FOREVER_S, FOREVER_S)) == 1
     later.join()
+
+
+def test_a_batch_of_bursts_is_longer_than_one_of_text() -> None:
+    intake = Intake(10_000)
+    text = [Arrival("topic", b"1" * 16_384, 0, 0) for _ in range(100)]
+    bursts = [Arrival("topic", b"RW" + bytes(16_382), 0, 0) for _ in range(100)]
+    intake.put_all(text[:50] + bursts + text[50:])
+    of_text = MOST_BYTES // 16_384
+    assert [len(intake.take(FOREVER_S)) for _ in range(6)] == [of_text] * 6
+    assert len(intake.take(FOREVER_S)) == 2 + BURST_SHARE * (of_text - 2)
+    taken = 50 + BURST_SHARE * (of_text - 2)
+    while len(intake):
+        taken += len(intake.take(FOREVER_S))
+    assert taken == 200
+    intake.put_all(text[:1])
+    assert len(intake.take(FOREVER_S)) == 1
