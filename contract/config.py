@@ -21,7 +21,8 @@ def load_toml(path: Path, into: type[T], overrides: Sequence[str] = ()) -> T:
         path: of the file.
         into: the type of the whole.
         overrides: ``key.key=value`` each, in place of what the file says; values as in TOML, and
-            what is no TOML value is a string.
+            what is no TOML value is a string. A table of an array is named by its place, from 0:
+            ``asset_class.0.hop=4``.
     """
     try:
         raw = tomllib.loads(path.read_text(encoding="utf-8"))
@@ -59,12 +60,23 @@ def _override(raw: dict[str, Any], override: str) -> None:
     except tomllib.TOMLDecodeError:
         value = text
     *above, last = key.split(".")
-    table = raw
+    place: Any = raw
     for name in above:
-        table = table.setdefault(name, {})
-        if not isinstance(table, dict):
+        if isinstance(place, list):
+            place = place[_index(place, name, override)]
+        elif isinstance(place, dict):
+            place = place.setdefault(name, {})
+        if not isinstance(place, (dict, list)):
             raise ConfigError(f"--set {override!r}: {name!r} is not a table")
-    table[last] = value
+    place[_index(place, last, override) if isinstance(place, list) else last] = value
+
+
+def _index(place: list[Any], name: str, override: str) -> int:
+    if not name.isdecimal() or int(name) >= len(place):
+        raise ConfigError(
+            f"--set {override!r}: {name!r} should be the place in a list of {len(place)}, from 0"
+        )
+    return int(name)
 
 
 def _unknown(value: Any, info: msgspec.inspect.Type, place: str) -> str:

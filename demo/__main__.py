@@ -82,7 +82,8 @@ class Demo:
             "keep.power_loss_safe": "false",
             "federation.superlink": f"127.0.0.1:{self.flower}",
         }
-        sets = [word for key, value in changes.items() for word in ("--set", f"{key}={value}")]
+        changed = [f"{key}={value}" for key, value in changes.items()]
+        sets = [word for change in (*self.plan.settings, *changed) for word in ("--set", change)]
         return ["--config", str(self.plan.config), *sets]
 
     def _play(self, phase: str, what: str, *, start_server: bool = False) -> None:
@@ -177,7 +178,7 @@ class Demo:
 
     def _report(self) -> dict[str, object]:
         true = plan.what_is_true(self.out / "truth-judge.json")
-        spec = agent_config.load(self.plan.config).asset_class[0]
+        spec = agent_config.load(self.plan.config, self.plan.settings).asset_class[0]
         health = {a.asset: self.listener.health[a.asset] for a in true}
         alerts = {a: alert for a, alert in self.listener.alerts.items() if a in health}
         local, federated = report.errors(health, true, spec.cap_h)

@@ -9,6 +9,7 @@ import sqlite3
 import subprocess
 import sys
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing
@@ -98,6 +99,15 @@ class Reading:
         self._process.stdout.close()
 
 
+def wait_until(ready: Callable[[], bool]) -> None:
+    """Return when something is so that nothing tells of by itself; fail if it never is."""
+    deadline = time.monotonic() + PATIENCE_S
+    pause = threading.Event()
+    while not ready():
+        assert time.monotonic() < deadline
+        pause.wait(0.05)
+
+
 class Broker:
     """A mosquitto of one's own; what it had acknowledged is there again after a restart.
 
@@ -127,7 +137,8 @@ class Broker:
             [path, "-c", str(self._config)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT
         )
         self._reading = Reading(self._process)
-        self._reading.wait_for("running")
+        # As mosquitto says it: the word alone may stand in the path of a test's folder.
+        self._reading.wait_for(" running\n")
 
     def stop(self) -> None:
         """End, if it runs."""

@@ -26,7 +26,7 @@ from contract.arrays import Floats
 from contract.model_spec import Moments
 from contract.report import Alert, Health, Shelve
 from contract.spec import AssetClass, Channel
-from tests.agent.conftest import ROOT, pump_class
+from tests.agent.conftest import ROOT, pump_class, wait_until
 
 START_S = 1_800_000_000
 S_NS = 10**9
@@ -367,11 +367,17 @@ def test_a_running_agent_tells_everybody_of_a_clock_that_is_behind_its_data(
     plant.wait_for("node", lambda status: status.readings == 20 and bool(status.problem))
     status = plant.statuses["node"]
     assert (status.rejected, status.problem[:28]) == (0, "the clock is behind the data")
-    with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=60)) as asking:
-        asking.request("GET", "/healthz")
-        answer = asking.getresponse()
-        assert answer.status == 503
-        (reason,) = json.load(answer)["reasons"]
+    reasons: list[str] = []
+
+    def told() -> bool:
+        with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=60)) as asking:
+            asking.request("GET", "/healthz")
+            answer = asking.getresponse()
+            reasons[:] = json.load(answer).get("reasons", [])
+            return answer.status == 503
+
+    wait_until(told)
+    (reason,) = reasons
     assert reason.startswith("the clock is behind the data: that of pump-1 is 7.0 days ahead")
     assert process.end(signal.SIGTERM) == 0
     config = msgspec.structs.replace(

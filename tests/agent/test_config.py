@@ -210,6 +210,19 @@ def test_a_setting_stands_in_place_of_what_the_file_says(tmp_path: Path) -> None
             load(path, [setting])
 
 
+def test_a_setting_of_a_list_names_its_place(tmp_path: Path) -> None:
+    path = tmp_path / "agent.toml"
+    path.write_text(MINIMAL)
+    config = load(path, ["asset_class.0.hop=4", "asset_class.0.channels.0.unit=um/s"])
+    (pump,) = config.asset_class
+    assert (pump.hop, pump.channels[0].unit) == (4, "um/s")
+    for setting in ("asset_class.1.hop=4", "asset_class.0.channels.x=1", "asset_class.-1.hop=4"):
+        with pytest.raises(ConfigError, match="the place in a list of 1, from 0"):
+            load(path, [setting])
+    with pytest.raises(ConfigError, match="'name' is not a table"):
+        load(path, ["asset_class.0.name.x=1"])
+
+
 def test_beyond_loopback_a_trusted_network_must_be_called_so(tmp_path: Path) -> None:
     path = tmp_path / "agent.toml"
     path.write_text(MINIMAL + "[mqtt]\nhost = '10.0.0.5'\ninsecure = true")

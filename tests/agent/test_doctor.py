@@ -37,6 +37,7 @@ from agent.doctor.certificates import validity
 from agent.doctor.finding import Finding
 from agent.intake import Arrival
 from agent.sources import Http, Modbus, Serial
+from tests.agent.conftest import wait_until
 
 COMMAND = str(Path(sys.executable).with_name("runout-agent"))
 ROOT = Path(__file__).parents[2]
@@ -331,16 +332,8 @@ def test_one_agent_at_a_state_folder_is_well_and_another_does_not_join_it(
     one.start().wait_for("started")
     wait_until(lambda: state.agents(config).text.startswith("runs (pid"))
     two.start().wait_for("in use by another agent")
-    assert two.end(signal.SIGTERM) == 2
+    assert two.end() == 2
     assert state.agents(config).text.startswith("runs (pid")
-
-
-def wait_until(ready: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 60
-    pause = threading.Event()
-    while not ready():
-        assert time.monotonic() < deadline
-        pause.wait(0.05)
 
 
 def test_a_damaged_store_is_a_fault_and_one_set_aside_a_warning(

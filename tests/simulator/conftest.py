@@ -52,7 +52,7 @@ class Mosquitto:
         )
         assert self._process.stdout is not None
         for line in self._process.stdout:
-            if b"running" in line:
+            if b" running\n" in line:
                 break
         else:
             pytest.fail("mosquitto ended before it was ready")
