@@ -1,4 +1,4 @@
-"""The command ``runout-simulator``: plays recordings and simulated plants to a broker."""
+"""The command ``runout-simulator``: plays recordings and simulated plants, and judges agents."""
 
 import argparse
 import re
@@ -19,6 +19,8 @@ _EPILOG = """examples:
   runout-simulator run --scenario configs/scenarios/demo.toml --phase history --truth truth.json
   runout-simulator replay --dataset cmapss --data DIR --subset FD001 --nodes 3
   runout-simulator replay --dataset cmapss --data DIR --subset FD001 --speed 3600
+  runout-simulator record --out said.jsonl
+  runout-simulator score --truth truth.json said.jsonl
 
 --speed auto (the default) goes as fast as the agents commit: it waits for each node's retained
 status, and returns when every row and event is confirmed. --speed X goes by the clock, X seconds
@@ -35,6 +37,10 @@ def main(argv: list[str] | None = None) -> int:
             _run(args)
         elif args.command == "replay":
             _replay(args)
+        elif args.command == "record":
+            _record(args)
+        elif args.command == "score":
+            _score(args)
         else:
             _list(args.scenarios)
     except RunoutError as error:
@@ -141,6 +147,48 @@ def _play(
         f" {progress.seconds:.1f} s ({progress.rows / max(progress.seconds, 1e-9):,.0f} rows/s);"
         f" all {taken} {', '.join(nodes)}"
     )
+
+
+def _record(args: argparse.Namespace) -> None:
+    import signal
+    import threading
+
+    from simulator.record import Recorder
+    from simulator.sinks.mqtt import Address
+
+    ended = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: ended.set())
+    recorder = Recorder(Address.parse(args.broker), args.site, args.out)
+    try:
+        if recorder.listening.wait(30.0):
+            print(f"listening; recording to {args.out}, until Ctrl-C", file=sys.stderr, flush=True)
+            recorder.wait(ended, args.quiet)
+        else:
+            raise RunoutError(f"the broker at {args.broker} lets nobody subscribe")
+    finally:
+        recorder.close()
+    print(f"{recorder.messages:,} messages in {args.out}")
+
+
+def _score(args: argparse.Namespace) -> None:
+    import math
+
+    import msgspec
+
+    from simulator import score
+    from simulator.truth import read
+
+    truth = read(args.truth)
+    said = score.read_said(args.said)
+    judged = score.judge(truth, said, cap_h=math.inf if args.cap is None else args.cap)
+    figures = score.summary(judged)
+    print(score.table(judged))
+    print()
+    for name, value in figures.items():
+        text = "-" if value is None else f"{value:,.3g}" if isinstance(value, float) else value
+        print(f"{name.replace('_', ' '):32} {text}")
+    print(msgspec.json.encode(figures).decode())
 
 
 def _list(scenarios: Path) -> None:
@@ -326,6 +374,48 @@ def _parser() -> argparse.ArgumentParser:
     )
     replay.add_argument(
         "--engines", metavar="LIST", help="numbers and ranges, as in 1-20,31 (default: all)"
+    )
+    record = commands.add_parser(
+        "record",
+        help="record what agents say, to be scored",
+        description="Record the health and the alerts that agents publish, a JSON line each.",
+    )
+    record.add_argument(
+        "--broker",
+        default="127.0.0.1:1883",
+        metavar="HOST[:PORT]",
+        help="MQTT broker (default %(default)s)",
+    )
+    record.add_argument("--site", default="+", help="of the agents (default: every site there is)")
+    record.add_argument("--out", type=Path, required=True, metavar="FILE", help="written anew")
+    record.add_argument(
+        "--quiet",
+        type=_positive,
+        metavar="S",
+        help="end when nothing was said for so many seconds, after something was",
+    )
+    scoring = commands.add_parser(
+        "score",
+        help="judge what agents said by what is true",
+        description="Judge what agents said by the truth that run and replay write: which faults "
+        "were told, how long before failure, false alarms per machine and month, the error of "
+        "remaining life, and whether the alert names what the fault moves. The last line is JSON.",
+    )
+    scoring.add_argument(
+        "--truth", type=Path, required=True, metavar="FILE", help="of run or replay --truth"
+    )
+    scoring.add_argument(
+        "said",
+        type=Path,
+        nargs="+",
+        metavar="SAID",
+        help="files of record, or of runout-agent replay --out FILE.jsonl",
+    )
+    scoring.add_argument(
+        "--cap",
+        type=_positive,
+        metavar="H",
+        help="hours up to which remaining life is told (cap_h of the asset class)",
     )
     listing = commands.add_parser(
         "list", help="say which machines, faults, scenarios and datasets there are"
