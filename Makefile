@@ -1,6 +1,7 @@
 # make demo            the whole of Runout on this machine, on a simulated plant
 # make demo DATA=DIR   the same on NASA's turbofan recordings (train_FD001.txt ..., plain or .gz)
-# make test            all tests; make lint: the linters; make clean: everything made here
+# make test            all tests, two at a time (ARGS="-n 0 tests/agent": as you like); make lint: the
+#                      linters; make clean: everything made here
 .PHONY: demo test lint clean help
 
 VENV := .venv
@@ -19,7 +20,7 @@ demo: $(VENV)/.demo
 	@$(BIN)/python -m demo $(if $(DATA),--data "$(DATA)") $(if $(BROKER),--broker $(BROKER))
 
 test: $(VENV)/.dev
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
