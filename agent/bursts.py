@@ -9,7 +9,7 @@ import numpy as np
 
 from agent.asset import Asset, Counts
 from agent.batch import Batch, Rows, Shot
-from agent.clean import Reason, judge_burst
+from agent.clean import Reason, judge_bursts
 from agent.group import Group
 from contract.arrays import Floats
 
@@ -41,13 +41,16 @@ def among_rows(batch: Batch, asset: Callable[[str], Asset], counts: Counts) -> l
             for shot in (batch.shots[i] for i in found)
         ]
         _compute(batch.shots, found, asset(batch.shots[found[0]].asset).group, rpm)
+    made: dict[str, list[Shot]] = {}
     for shot in batch.shots:
-        one = asset(shot.asset)
         if shot.reason:
+            one = asset(shot.asset)
             one.note_burst(shot)
             name = one.group.spec.waveforms[shot.wave].name
             counts.mark(one.name, name, Reason(shot.reason).name.lower(), 1)
-        by_asset.setdefault(shot.asset, []).append(_row(one, shot))
+        made.setdefault(shot.asset, []).append(shot)
+    for name, shots in made.items():
+        by_asset.setdefault(name, []).append(_rows(asset(name), shots))
     return [_in_order(name, parts) for name, parts in by_asset.items()]
 
 
@@ -55,25 +58,37 @@ def _compute(shots: list[Shot], found: list[int], group: Group, rpm: list[float]
     """Fill in the features of bursts of one waveform; NaN, and a reason, where one is bad."""
     wave = shots[found[0]].wave
     spec = group.spec.waveforms[wave]
-    reasons = [judge_burst(spec, shots[i].samples) for i in found]
+    samples = np.stack([shots[i].samples for i in found])
+    reasons = judge_bursts(spec, samples)
+    good = np.array([not reason for reason in reasons])
     X = np.full((len(found), len(spec.features)), np.nan)
-    good = [k for k, reason in enumerate(reasons) if not reason]
-    if good:
-        samples = np.stack([shots[found[k]].samples for k in good])
-        speeds = None if spec.bearing is None else np.array([rpm[k] for k in good])
-        X[good] = group.bursts[wave].compute(samples, speeds)
+    if good.any():
+        speeds = None if spec.bearing is None else np.array(rpm)[good]
+        whole = samples if good.all() else samples[good]
+        X[good] = group.bursts[wave].compute(whole, speeds)
     for i, x, reason in zip(found, X, reasons, strict=True):
         shots[i] = shots[i]._replace(features=x, reason=int(reason))
 
 
-def _row(asset: Asset, shot: Shot) -> Rows:
-    """Return the row that a burst makes."""
+def _rows(asset: Asset, shots: list[Shot]) -> Rows:
+    """Return the rows that an asset's bursts make, one each, in the order of the bursts."""
     spec = asset.group.spec
-    at = len(spec.channels) + sum(len(wave.features) for wave in spec.waveforms[: shot.wave])
-    values: Floats = np.full((1, len(spec.columns)), np.nan)
-    values[0, at : at + len(spec.waveforms[shot.wave].features)] = shot.features
-    whole = np.array([not spec.channels and len(spec.waveforms) == 1])
-    return Rows(shot.asset, np.array([shot.t_ns]), values, np.array([shot.pos]), whole)
+    waves = np.array([shot.wave for shot in shots])
+    values: Floats = np.full((len(shots), len(spec.columns)), np.nan)
+    at = len(spec.channels)
+    for number, wave in enumerate(spec.waveforms):
+        found = np.flatnonzero(waves == number)
+        if len(found):
+            features = [shots[i].features for i in found.tolist()]
+            values[found, at : at + len(wave.features)] = features
+        at += len(wave.features)
+    return Rows(
+        asset.name,
+        np.array([shot.t_ns for shot in shots]),
+        values,
+        np.array([shot.pos for shot in shots]),
+        np.full(len(shots), not spec.channels and len(spec.waveforms) == 1),
+    )
 
 
 def _in_order(asset: str, parts: list[Rows]) -> Rows:

@@ -392,5 +392,27 @@ def judge_burst(wave: Waveform, samples: NDArray[np.float32]) -> Reason:
     return Reason.FLAT if least == most else Reason.GOOD
 
 
+def judge_bursts(wave: Waveform, samples: NDArray[np.float32]) -> list[Reason]:
+    """Return what ``judge_burst`` returns of each of some bursts ``(k, n)``.
+
+    >>> wave = Waveform("axial", "m/s2", rate_hz=25600, clip=50.0)
+    >>> judge_bursts(wave, np.float32([[1, 2, 3], [4, 4, 4], [50, 50, 50]]))
+    [<Reason.GOOD: 0>, <Reason.FLAT: 6>, <Reason.CLIPPED: 7>]
+    """
+    least, most = samples.min(axis=1), samples.max(axis=1)
+    # Most are beyond doubt; NaN among the samples makes every comparison false.
+    sure = (least > -np.inf) & (most < np.inf) & (least < most)
+    if wave.low is not None:
+        sure &= least >= _float32(wave.low)
+    if wave.high is not None:
+        sure &= most <= _float32(wave.high)
+    if wave.clip is not None:
+        sure &= np.maximum(-least, most) < _float32(wave.clip * (1 - 1e-6))
+    return [
+        Reason.GOOD if good else judge_burst(wave, one)
+        for good, one in zip(sure.tolist(), samples, strict=True)
+    ]
+
+
 def _float32(limit: float) -> np.float32:
     return np.float32(min(max(limit, -_LARGEST_32), _LARGEST_32))

@@ -11,6 +11,7 @@ The receiver has one core, broker and publisher the others. Linux.
 import argparse
 import contextlib
 import json
+import math
 import os
 import signal
 import socket
@@ -18,14 +19,19 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import msgspec
+import numpy as np
 
+from agent.decode.waveform import decode
+from agent.features.burst import BurstFeatures
 from benchmarks.load import RATE_HZ, SHAPES, SITE, TOLD_S, Sent, Shape
+from contract.spec import Waveform
 from demo import broker
 
 AGENT, PLAIN = "agent", "plain"  # as long as each other: so are the topics
@@ -57,6 +63,8 @@ stats = {stats}
 [asset_class.health]
 kind = "moments"
 stats = {watched}
+baseline = {baseline}
+learn = {learn}
 """
 
 
@@ -86,6 +94,10 @@ def config(shape: Shape, port: int, state: Path) -> str:
         status_s=TOLD_S,
         shape=shape,
         stats=json.dumps(stats),
+        # Bursts overlap in all 16 rows of a window: 32 vectors are two independent ones, by which
+        # a healthy machine stands in alarm. As for any machine that is slow beside its window.
+        baseline=320 if shape.samples else 30,
+        learn=360 if shape.samples else 60,
         every_s=(0.1 if shape.samples else 1.0) if shape.told > 1 else 0.0,
         # Many channels are watched as an engineer would: level and spread.
         watched=json.dumps(stats if shape.channels == 1 and not shape.samples else stats[:2]),
@@ -125,14 +137,14 @@ class Bench:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.port = _free_port()
-        self._cores = Cores()
+        self.cores = Cores()
 
     @contextlib.contextmanager
     def started(
         self, name: str, command: list[str], *, measured: bool = False
     ) -> Iterator[subprocess.Popen[bytes]]:
         """Run a process for a while."""
-        with (self.folder / f"{name}.log").open("wb") as log, self._cores.given(measured=measured):
+        with (self.folder / f"{name}.log").open("wb") as log, self.cores.given(measured=measured):
             process = subprocess.Popen(
                 command,
                 stdin=subprocess.DEVNULL,
@@ -190,6 +202,7 @@ class Measured:
     rest_mb: float = 0.0
     peak_mb: float = 0.0
     sklearn: bool = False
+    floor_us: float = math.nan
 
     @property
     def cpu_us(self) -> float:
@@ -242,6 +255,7 @@ class Measured:
             f"{self.rest_mb:.0f}",
             f"{self.peak_mb:.0f}",
             f"{sum(sent.messages for sent in self.agent):,}",
+            "" if math.isnan(self.floor_us) else f"{self.floor_us:,.0f}",
         ]
 
 
@@ -259,6 +273,7 @@ ROWS = [
     "agent's memory after start, MB",
     "  at its highest, MB",
     "messages measured, none lost",
+    "receive, features and write alone, us",
 ]
 
 
@@ -298,7 +313,36 @@ def measure(bench: Bench, shape: Shape, seconds: float) -> Measured:
         n = max(int(1.5 * seconds * rate), shape.hop)
         found.paced = bench.send(shape, AGENT, first, n, rate=rate, pid=agent)
         found.peak_mb = memory_mb(agent, "VmHWM")
+    if shape.samples:
+        found.floor_us = found.bare_cpu_us + floor_us(shape, bench.cores, bench.folder)
     return found
+
+
+def floor_us(shape: Shape, cores: Cores, folder: Path) -> float:
+    """Return what cannot be left out of a burst, in microseconds of CPU: features, and a write.
+
+    The features that the agent computes of it, and its bytes written and flushed, 32 at a time as
+    a busy agent does; beside them there is what any subscriber pays to receive it.
+    """
+    text = WAVEFORM.format(shape=shape, rate_hz=RATE_HZ)
+    wave = msgspec.toml.decode(text.replace("[[asset_class.waveforms]]", "[wave]"), type=_Wave).wave
+    features = BurstFeatures(wave)
+    payload = shape.payload(1)
+    at_once, turns = 32, 60
+    samples = np.stack([decode(shape.payload(i), 0)[0].samples for i in range(at_once)])
+    with cores.given(measured=True), (folder / "floor").open("wb", buffering=0) as file:
+        began = 0.0
+        for turn in range(turns + 5):
+            if turn == 5:
+                began = time.thread_time()
+            features.compute(samples)
+            file.write(payload * at_once)
+            os.fdatasync(file.fileno())
+        return (time.thread_time() - began) / turns / at_once * 1e6
+
+
+class _Wave(msgspec.Struct):
+    wave: Waveform
 
 
 def memory_mb(pid: int, key: str) -> float:
@@ -360,7 +404,7 @@ def main() -> int:
         cost = {"cpu_us": m.cpu_us, "bare_cpu_us": m.bare_cpu_us, "ratio": m.ratio}
         rate = {"messages_per_s_core": m.messages_per_s_core}
         if m.shape.samples:
-            rate = {"blocks_per_s_core": m.messages_per_s_core}
+            rate = {"blocks_per_s_core": m.messages_per_s_core, "floor_cpu_us": m.floor_us}
         if m.shape.rows > 1:
             rate = {"samples_per_s_core": m.messages_per_s_core * m.samples}
         last[m.shape.name] = {name: round(value, 2) for name, value in (cost | rate).items()}
