@@ -153,8 +153,11 @@ class Group:
         """Return the remaining-life model that judges: name, model, error on held-out lives."""
         if self.release is not None and self.release.rul:
             name = self.release.manifest.rul_model
-            if name == "ridge" and self.personal is not None:
+            if self.personal is not None:
                 return name, self.personal.model, self.error_h
+            if self.spec.privacy is not None:
+                # The fleet's own standardisation says nothing: until a life has ended here, none.
+                return None
             if name in self.release.rul:
                 error = self.release.manifest.metrics.get(f"rmse/{name}")
                 return name, self.release.rul[name], error

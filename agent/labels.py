@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from contract.arrays import Floats
-from contract.model_spec import Ridge
+from contract.model_spec import RulModel
 from contract.models.moments import Moments
 from contract.models.ridge import Basis
 
@@ -48,7 +48,7 @@ def basis_of(lives: list[Life]) -> Basis:
     return Basis.of(total)
 
 
-def own_basis(model: Ridge, basis: Basis, lives: list[Life]) -> Basis:
+def own_basis(model: RulModel, basis: Basis, lives: list[Life]) -> Basis:
     """Return what a model's vectors are standardised by on this device, along a basis' shape."""
     if model.basis == "fleet" or not lives:
         return basis

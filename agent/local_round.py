@@ -12,6 +12,7 @@ import numpy as np
 from agent.journal import JournalReader
 from agent.labels import Life, own_basis
 from agent.personal import personal
+from agent.privacy import Budget
 from agent.prognosis import LocalRul, error_h
 from agent.rollout import file_name, live_version
 from agent.store import open_readonly, read_checkpoint, read_lives, read_quality
@@ -23,6 +24,7 @@ from contract.model_spec import Ridge, Sklearn
 from contract.models.healthy import learnt, nothing
 from contract.models.moments import Moments
 from contract.models.ridge import Basis, Gradients, GramSums, first_of, width
+from contract.privacy import noisy_gram, noisy_moments, noisy_step
 from contract.release import Predictor, Release
 from contract.report import Quality
 from contract.spec import AssetClass, rul_name
@@ -66,13 +68,18 @@ def answer(state: Path, request: Request, arrays: Arrays) -> Update:
     metrics: dict[str, float] = {}
     if request.phase == STATISTICS:
         reply = _statistics(state, spec, training)
+        if spec.privacy is not None:
+            reply = _noisy_statistics(reply, Budget(state, spec))
     elif request.phase in (SHAPE, GRADIENTS):
         reply = _shape(spec, request.phase, training, arrays)
     elif request.phase == FIT:
         reply = _fit(spec, request, training, arrays)
+        if spec.privacy is not None:
+            reply = _noisy_fit(reply, spec, arrays, Budget(state, spec), bool(training))
     elif request.phase == EVALUATE:
         reply = {}
-        metrics = _evaluate(state, spec, live, node, training, heldout, arrays)
+        if spec.privacy is None:
+            metrics = _evaluate(state, spec, live, node, training, heldout, arrays)
     else:
         raise ContractError(f"unknown phase {request.phase!r}")
     head = UpdateHead(
@@ -87,6 +94,9 @@ def answer(state: Path, request: Request, arrays: Arrays) -> Update:
         live_version=live,
         metrics=metrics,
     )
+    if spec.privacy is not None:
+        # How much there was is of the data, too: each device counts one.
+        head = msgspec.structs.replace(head, rows=1, lives=1, heldout=0)
     return Update(head, reply)
 
 
@@ -160,6 +170,44 @@ def _statistics(state: Path, spec: AssetClass, lives: list[Life]) -> Arrays:
     return {**basis.arrays("basis/"), **health.arrays("health/"), "health/histogram": scores}
 
 
+def _noisy_statistics(exact: Arrays, budget: Budget) -> Arrays:
+    """Return statistics as they may leave: of health alone, features have no bound."""
+    health = Moments.from_arrays(exact, "health/")
+    told = budget.tell(
+        STATISTICS,
+        health.arrays("health/"),
+        lambda rng: noisy_moments(health, budget.privacy, rng).arrays("health/"),
+    )
+    nothing_of = Moments.empty(len(exact["basis/mean"]), diagonal=True).arrays("basis/")
+    return {**nothing_of, **told, "health/histogram": np.zeros_like(exact["health/histogram"])}
+
+
+def _noisy_fit(
+    exact: Arrays, spec: AssetClass, asked: Arrays, budget: Budget, learnt_any: bool
+) -> Arrays:
+    """Return sums and weights as they may leave."""
+    reply: Arrays = {}
+    if "ridge/n" in exact:
+        sums = GramSums.from_arrays(exact, "ridge/")
+        reply |= budget.tell(
+            "ridge",
+            sums.arrays("ridge/"),
+            lambda rng: noisy_gram(sums, spec.cap_h, budget.privacy, rng).arrays("ridge/"),
+        )
+    weights = {name: a for name, a in exact.items() if name.startswith("sklearn/")}
+    model = next((m for m in spec.rul if isinstance(m, Sklearn)), None)
+    if weights and learnt_any and model is not None:
+        from agent.models.sklearn_adapter import first_weights  # noqa: PLC0415
+
+        start = {name: a for name, a in asked.items() if name.startswith("sklearn/")}
+        start = start or first_weights(model, len(FeatureSpec.of(spec)))
+        exact_step = {**weights, **{f"from/{name}": a for name, a in start.items()}}
+        reply |= budget.tell(
+            "sklearn", exact_step, lambda rng: noisy_step(weights, start, budget.privacy, rng)
+        )
+    return reply
+
+
 def _shape(spec: AssetClass, phase: str, lives: list[Life], arrays: Arrays) -> Arrays:
     """Answer the two phases that find out along which directions random features look."""
     basis = _basis(arrays)
@@ -197,7 +245,8 @@ def _fit(spec: AssetClass, request: Request, lives: list[Life], arrays: Arrays) 
             # Here and not above: only nodes that train one pay for scikit-learn.
             from agent.models.sklearn_adapter import train  # noqa: PLC0415
 
-            Z = basis.apply(np.concatenate([life.X for life in lives]))
+            own = own_basis(model, basis, lives)
+            Z = own.apply(np.concatenate([life.X for life in lives]))
             y = np.concatenate([life.y for life in lives]) / spec.cap_h
             seed = 1000 * request.round + request.seed
             reply |= train(model, Z[-MOST_ROWS:], y[-MOST_ROWS:], arrays, seed=seed)
@@ -223,9 +272,10 @@ def _evaluate(
     metrics = {"heldout_rows": float(sum(len(life.y) for life in heldout))}
     # Each as it would judge here.
     models: dict[str, Predictor] = dict(candidate.rul)
-    mine = personal(candidate, node, training)
-    if mine is not None:
-        models["ridge"] = mine.model
+    for name in candidate.rul:
+        mine = personal(candidate, node, training, name)
+        if mine is not None:
+            models[name] = mine.model
     errors = {name: error_h(model, heldout) for name, model in models.items()}
     own = LocalRul(spec, sklearn=False)
     own.learn(training)

@@ -10,9 +10,11 @@ import numpy as np
 
 from agent.labels import Life, own_basis
 from contract.arrays import Arrays
-from contract.model_spec import Ridge
+from contract.model_spec import Ridge, RulModel
+from contract.models.layers import LayersModel
 from contract.models.ridge import Basis, GramSums, RidgeModel
 from contract.release import Release
+from contract.spec import rul_name
 
 SHARES = (0.0, 0.03, 0.1, 0.3, 1.0)
 """What another device's row may count beside one's own; 1: as much, which is the fleet's model."""
@@ -22,44 +24,53 @@ FEWEST = 2 * FOLDS
 
 
 class Personal(NamedTuple):
-    """The model, and how much of the others is in it."""
+    """A release's model, as it judges here.
 
-    model: RidgeModel
+    Attributes:
+        model: it.
+        share: what another device's row counts beside an own one.
+    """
+
+    model: RidgeModel | LayersModel
     share: float
 
     def arrays(self) -> Arrays:
         """Return the state, less what the release holds."""
-        return {
-            "personal/coefficients": self.model.coefficients,
+        arrays = {
             "personal/share": np.array(self.share),
             **self.model.basis.arrays("personal/basis/"),
         }
+        if isinstance(self.model, RidgeModel):
+            arrays["personal/coefficients"] = self.model.coefficients
+        return arrays
 
 
-def ridge_of(release: Release) -> tuple[Ridge, Basis] | None:
-    """Return the ridge model of a release that a device makes its own, and the fleet's basis."""
-    spec = release.manifest.asset_class
-    model = next((one for one in spec.rul if isinstance(one, Ridge)), None)
-    if model is None or release.basis is None or "ridge/coefficients" not in release.arrays:
+def own_model(release: Release, name: str = "") -> RulModel | None:
+    """Return the spec of a release's model, the one that judges unless named, if it is made own."""
+    name = name or release.manifest.rul_model
+    spec = next((m for m in release.manifest.asset_class.rul if rul_name(m) == name), None)
+    if spec is None or name not in release.rul:
         return None
-    mixes = "fleet/gram" in release.arrays
-    return (model, release.basis) if mixes or model.basis == "own" else None
+    mixes = isinstance(spec, Ridge) and "fleet/gram" in release.arrays
+    return spec if mixes or spec.basis == "own" else None
 
 
 def restored(release: Release, arrays: Arrays) -> Personal | None:
     """Take back what ``Personal.arrays`` returned, beside the release it was made of."""
-    found = ridge_of(release)
-    if found is None or "personal/coefficients" not in arrays:
+    spec = own_model(release)
+    if spec is None or "personal/basis/mean" not in arrays:
         return None
-    spec, _ = found
     basis = Basis.from_arrays(arrays, "personal/basis/")
-    coefficients = np.asarray(arrays["personal/coefficients"], dtype=np.float64)
+    share = float(arrays["personal/share"])
     cap_h = release.manifest.asset_class.cap_h
-    return Personal(RidgeModel(spec, basis, coefficients, cap_h), float(arrays["personal/share"]))
+    if not isinstance(spec, Ridge):
+        return Personal(LayersModel.from_arrays(release.arrays, "sklearn/", basis, cap_h), share)
+    coefficients = np.asarray(arrays["personal/coefficients"], dtype=np.float64)
+    return Personal(RidgeModel(spec, basis, coefficients, cap_h), share)
 
 
-def personal(release: Release, node: str, lives: list[Life]) -> Personal | None:
-    """Return a release's ridge model with this device's own lives at full weight.
+def personal(release: Release, node: str, lives: list[Life], name: str = "") -> Personal | None:
+    """Return a release's model in this device's own standardisation, its lives at full weight.
 
     The share of the others is the one with the least error on own lives that are left out in turn.
 
@@ -67,16 +78,18 @@ def personal(release: Release, node: str, lives: list[Life]) -> Personal | None:
         release: with the fleet's sums in it.
         node: this one's name.
         lives: own training lives, in the order in which they ended.
+        name: of the model; empty: the one that judges.
 
     Returns:
         None where nothing is made its own, or there are no or too few own lives to do so.
     """
-    found = ridge_of(release)
-    if found is None or not lives:
+    spec, fleets = own_model(release, name), release.basis
+    if spec is None or fleets is None or not lives:
         return None
-    spec, fleets = found
     cap_h = release.manifest.asset_class.cap_h
     basis = own_basis(spec, fleets, lives)
+    if not isinstance(spec, Ridge):
+        return Personal(LayersModel.from_arrays(release.arrays, "sklearn/", basis, cap_h), 1.0)
     # What this device has contributed is in the fleet's sums: its first lives, as many as it told.
     # Where some of them were forgotten here since, its part cannot be taken out.
     told = release.manifest.lives.get(node, 0)

@@ -22,7 +22,7 @@ from agent.facts import Facts
 from agent.features.levels import Kept
 from agent.group import Group
 from agent.labels import Life
-from agent.personal import personal, restored, ridge_of
+from agent.personal import own_model, personal, restored
 from agent.prognosis import Interval, error_h, predict_one
 from agent.record import Ended
 from contract.arrays import Arrays, Floats
@@ -491,7 +491,7 @@ class Pipeline:
 
     def _personalise(self, group: Group) -> None:
         """Weigh this device's own lives anew against those of the fleet that judge beside them."""
-        if group.release is not None and ridge_of(group.release) is not None:
+        if group.release is not None and own_model(group.release) is not None:
             lives = self._lives.training(group.spec, self._ended.get(group.spec.name))
             group.personal = personal(group.release, self._config.name, lives)
 

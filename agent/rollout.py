@@ -153,7 +153,7 @@ class Rollout:
     ) -> tuple[float, float | None] | None:
         """Return the errors of candidate and of what judges now, where both can be known."""
         candidate = release.rul.get(release.manifest.rul_model)
-        if own is not None and release.manifest.rul_model == "ridge":
+        if own is not None:
             candidate = own.model  # as it will judge here
         judging = group.predictor()
         new = None if candidate is None else error_h(candidate, heldout)

@@ -236,6 +236,7 @@ class Sklearn(
         batch: rows of one ``partial_fit`` call.
         proximal: how strongly a round's weights are held to those it starts from (FedProx), for
             devices that are unlike each other; 0: not at all.
+        basis: whose standardisation, as of ``Ridge``.
         seed: of the first weights and of the order of rows.
     """
 
@@ -246,6 +247,7 @@ class Sklearn(
     epochs: Positive = 5
     batch: Positive = 64
     proximal: Annotated[float, msgspec.Meta(ge=0)] = 0.0
+    basis: Literal["fleet", "own"] = "fleet"
     seed: int = 1
 
 
@@ -271,3 +273,35 @@ class Drift(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     level: Rate = 10.5
     variance: Rate = 9.2
     memory: Positive = 5000
+
+
+class Privacy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Differential privacy of what a device tells: whatever it knows, it tells nearly the same.
+
+    Each device clips its contribution and adds Gaussian noise to it before it leaves. Neighbours
+    are two fleets that differ in all that one device ever measured. See ``contract.privacy``.
+
+    Attributes:
+        noise: standard deviation of the noise in a sum, over the most that one device can change
+            it by (the noise multiplier of the Gaussian mechanism).
+        among: devices whose noise adds up in a sum before anybody but the server sees it, and
+            without as many of which the server makes no release; 1: each adds all of it, and the
+            server learns no more than anybody else.
+        clip: largest norm of a device's mean outer product of rows and targets (ridge).
+        norm: the same of healthy vectors (moments).
+        step: largest length of a step of weights (means family).
+        epsilon: what all that a device ever tells may add up to; it then tells nothing any more.
+        delta: the probability with which that may fail.
+    """
+
+    noise: Rate = 1.0
+    among: Positive = 1
+    clip: Rate = 30.0
+    norm: Rate = 10.0
+    step: Rate = 1.0
+    epsilon: Rate = 8.0
+    delta: Annotated[float, msgspec.Meta(gt=0, lt=0.1)] = 1e-5
+
+    def shared(self) -> list[object]:
+        """Return what devices must agree on; the budget is each one's own affair."""
+        return [self.noise, self.among, self.clip, self.norm, self.step]

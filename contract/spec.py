@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from contract.model_spec import Drift, Health, Moments, RulModel
+from contract.model_spec import Drift, Health, Moments, Privacy, Ridge, RulModel
 
 Positive = Annotated[int, msgspec.Meta(ge=1)]
 
@@ -250,6 +250,7 @@ class AssetClass(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         holdout: every n-th finished life is kept from training and used to judge; 0: none.
         max_life_rows: feature vectors kept of one life; a longer life keeps its last ones.
         drift: say when channels or the score drift; none: do not look.
+        privacy: what leaves the device is clipped and noisy; none: it is exact.
     """
 
     name: str
@@ -272,6 +273,7 @@ class AssetClass(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     holdout: Annotated[int, msgspec.Meta(ge=0)] = 5
     max_life_rows: Positive = 20_000
     drift: Drift | None = None
+    privacy: Privacy | None = None
 
     def __post_init__(self) -> None:
         """Refuse what no pipeline could run; msgspec turns this into an error with the path."""
@@ -305,6 +307,24 @@ class AssetClass(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         kinds = [type(model) for model in self.rul]
         if len(set(kinds)) != len(kinds):
             raise ValueError("at most one RUL model of each kind")
+        self._check_privacy()
+
+    def _check_privacy(self) -> None:
+        """Refuse what would tell more than privacy allows, or could not be told with noise."""
+        if self.privacy is None:
+            return
+        if type(self.health) is not Moments:
+            raise ValueError("privacy: of health models only 'moments' can be told with noise")
+        for model in self.rul:
+            if model.basis != "own":
+                raise ValueError(
+                    f'privacy: {rul_name(model)}: basis = "own": the fleet\'s standardisation is '
+                    "made of what devices tell of their features, which has no bound"
+                )
+            if isinstance(model, Ridge) and (model.shaping or model.personal):
+                raise ValueError(
+                    "privacy: ridge: leave out shaping and personal, which need exact sums"
+                )
 
     def _check_regimes(self) -> None:
         if self.regimes is None:
@@ -392,6 +412,8 @@ class AssetClass(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             health.append(self.regimes)
         if any(channel.wander != 1.0 for channel in self.channels):
             health.append([channel.wander for channel in self.channels])
+        if self.privacy is not None:
+            health.append(self.privacy.shared())
         return _digest([self.name, self.features_digest(), self.cap_h, health, self.rul])
 
 

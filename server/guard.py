@@ -17,10 +17,12 @@ from numpy.typing import NDArray
 from contract import VERSION
 from contract.arrays import Arrays, Floats
 from contract.features import FeatureSpec
-from contract.model_spec import Health, Ridge, Sklearn
+from contract.model_spec import Health, Privacy, Ridge, Sklearn
 from contract.models.healthy import ROUNDING, learnt, nothing, semidefinite
 from contract.models.histogram import BINS
+from contract.models.moments import Moments
 from contract.models.ridge import GramSums, first_of, width
+from contract.privacy import ROOT2, farthest
 from contract.spec import AssetClass, rul_name
 from contract.topics import check_name
 from contract.update import FIT, GRADIENTS, SHAPE, STATISTICS, Request, Update, UpdateHead
@@ -124,6 +126,8 @@ def judge(update: Update, request: Request, spec: AssetClass) -> list[str]:
     ]
     if against:
         return against
+    if spec.privacy is not None:
+        return _judge_noisy(arrays, spec.cap_h, spec.privacy)
     if request.phase == STATISTICS:
         return _judge_statistics(head, arrays, spec.health)
     if request.phase == GRADIENTS:
@@ -197,6 +201,40 @@ def _judge_statistics(head: UpdateHead, arrays: Arrays, spec: Health) -> list[st
         against.append("health/histogram counts below nothing")
     problem = health.problem()
     return [*against, f"health/{problem}"] if problem else against
+
+
+def _judge_noisy(arrays: Arrays, cap_h: float, privacy: Privacy) -> list[str]:
+    """Judge what is clipped and noisy: no count or sign is sure, but how long it may be is."""
+    against = []
+    if float(arrays.get("basis/n", 0.0)) != 0.0:
+        against.append("basis/n is not 0: with privacy nothing is told of features")
+    found: list[tuple[str, Floats, float]] = []
+    if "health/n" in arrays:
+        moments = Moments.from_arrays(arrays, "health/")
+        found.append(("health", _bordered(moments.scatter, moments.mean, moments.n), privacy.norm))
+    if "ridge/n" in arrays:
+        sums = GramSums.from_arrays(arrays, "ridge/")
+        whole = _bordered(sums.gram, sums.target / cap_h, sums.energy / cap_h**2)
+        found.append(("ridge", whole, privacy.clip))
+    for name, whole, most in found:
+        if not np.array_equal(whole, whole.T):
+            against.append(f"{name}: the sums are not symmetric")
+        upper = whole[np.triu_indices(len(whole))]
+        length, limit = float(np.linalg.norm(upper)), farthest(ROOT2 * most, len(upper), privacy)
+        if length > limit:
+            against.append(
+                f"{name}: sums of norm {length:.3g}; clipped and noisy ones are within {limit:.3g}"
+            )
+    return against
+
+
+def _bordered(matrix: Floats, edge: Floats, corner: float) -> Floats:
+    size = len(edge)
+    whole: Floats = np.empty((size + 1, size + 1))
+    whole[:size, :size] = matrix
+    whole[:size, size] = whole[size, :size] = edge
+    whole[size, size] = corner
+    return whole
 
 
 def _judge_gradients(head: UpdateHead, arrays: Arrays) -> list[str]:

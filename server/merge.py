@@ -16,10 +16,12 @@ from numpy.typing import NDArray
 from contract import npz
 from contract.arrays import Arrays, Floats
 from contract.errors import ContractError
-from contract.model_spec import Health
-from contract.models.healthy import Healthy, learnt
+from contract.model_spec import Health, Privacy
+from contract.model_spec import Moments as MomentsSpec
+from contract.models.healthy import Healthy, MomentsSums, learnt
 from contract.models.moments import Moments
 from contract.models.ridge import Gradients, GramSums
+from contract.privacy import gram_of, moments_of
 
 
 class Key(msgspec.Struct, frozen=True):
@@ -138,6 +140,37 @@ class Statistics:
             self.health.merge(other.health),
             self.histogram + other.histogram,
         )
+
+
+def noisy_statistics(
+    contributions: list[Contribution], spec: MomentsSpec, privacy: Privacy
+) -> Statistics | None:
+    """Return what statistics with noise in them add up to; None for too few nodes.
+
+    Raises:
+        ContractError: their sum is noise alone.
+    """
+    if len(contributions) < privacy.among:
+        return None
+    arrays = contributions[0].arrays
+    total = Moments.empty(len(np.asarray(arrays["health/mean"])))
+    for one in contributions:
+        own = Moments.from_arrays(one.arrays, "health/")
+        # Raw sums, as ``noisy_moments`` tells them.
+        total = Moments(total.n + own.n, total.mean + own.mean, total.scatter + own.scatter)
+    return Statistics(
+        Moments.from_arrays(arrays, "basis/"),
+        MomentsSums(spec, moments_of(total, len(contributions))),
+        np.asarray(arrays["health/histogram"], dtype=np.int64),
+    )
+
+
+def noisy_gram_total(contributions: list[Contribution], privacy: Privacy) -> GramSums | None:
+    """Return what ridge sums with noise in them add up to; None for too few nodes."""
+    total = gram_total(contributions)
+    if total is None or len(contributions) < privacy.among:
+        return None
+    return gram_of(total, len(contributions), privacy)
 
 
 def ledger_folder(state: Path, asset_class: str) -> Path:

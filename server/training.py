@@ -20,7 +20,7 @@ from flwr.app import RecordDict
 from contract import VERSION
 from contract.arrays import Arrays, Floats
 from contract.errors import ContractError
-from contract.model_spec import Ridge, Sklearn
+from contract.model_spec import Moments, Ridge, Sklearn
 from contract.models.ridge import Basis, first_of
 from contract.release import Manifest, Release
 from contract.spec import AssetClass, rul_name
@@ -35,6 +35,8 @@ from server.merge import (
     Statistics,
     gram_total,
     ledger_folder,
+    noisy_gram_total,
+    noisy_statistics,
     shape_total,
 )
 from server.registry import Line, Registry, cohorts
@@ -144,7 +146,7 @@ class Training:
     def _models(self, nodes: list[int], before: Release | None) -> Release | None:
         cohort = self._cohort()
         line = self._line()
-        total = Statistics.of(cohort.statistics.under(line.digest), line.asset_class.health)
+        total = self._total(cohort.statistics.under(line.digest), line.asset_class)
         if total is None:
             return None
         arrays: Arrays = {}
@@ -153,8 +155,9 @@ class Training:
             arrays |= total.health.solve().arrays("health/model/")
             arrays["health/histogram"] = total.histogram
         contributors = {one.key.node: one.key.epoch for one in cohort.statistics.under(line.digest)}
-        if total.basis.n and line.asset_class.rul:
-            line, basis = self._basis(nodes, line, total)
+        private = line.asset_class.privacy is not None
+        if (total.basis.n or private) and line.asset_class.rul:
+            line, basis = (line, _plain(total)) if private else self._basis(nodes, line, total)
             arrays |= basis.arrays()
             arrays |= self._fit(nodes, line, basis, before)
             for one in cohort.ridge.under(_tie(line)):
@@ -180,6 +183,26 @@ class Training:
             lives=lives,
         )
         return self._release(nodes, manifest, arrays)
+
+    def _total(self, told: list[Contribution], spec: AssetClass) -> Statistics | None:
+        """Add up statistics; None: there are none, or too few or too noisy ones."""
+        if spec.privacy is None:
+            return Statistics.of(told, spec.health)
+        total = None
+        try:
+            if isinstance(spec.health, Moments):
+                total = noisy_statistics(told, spec.health, spec.privacy)
+        except ContractError as error:
+            log.warning("training %d ends: %s", self._count, error)
+            return None
+        if total is None:
+            log.warning(
+                "training %d ends: statistics of %d nodes, and privacy.among is %d",
+                self._count,
+                len(told),
+                spec.privacy.among,
+            )
+        return total
 
     def _release(self, nodes: list[int], manifest: Manifest, arrays: Arrays) -> Release:
         spec = manifest.asset_class
@@ -345,12 +368,21 @@ class Training:
             replies, said = balance(replies, weights, self.settings.guard)
             for line_of_words in said:
                 log.warning("fit round %d: %s", round_, line_of_words)
-            if replies:
+            if spec.privacy is not None and len(replies) < spec.privacy.among:
+                if replies:
+                    log.warning(
+                        "fit round %d: weights of %d nodes are not merged, privacy.among is %d",
+                        round_,
+                        len(replies),
+                        spec.privacy.among,
+                    )
+            elif replies:
                 weights = merger.merge(round_, weights, replies) or weights
             self._fold_late()
             self._close("fit", heard, accepted, refused, balanced=said)
         fitted = dict(weights or {})
-        total = gram_total(cohort.ridge.under(_tie(line)))
+        told = cohort.ridge.under(_tie(line))
+        total = gram_total(told) if spec.privacy is None else noisy_gram_total(told, spec.privacy)
         if ridge is not None and total is not None and total.n:
             fitted["ridge/coefficients"] = total.solve(ridge.penalty)
             if ridge.personal:
@@ -590,6 +622,12 @@ def _update(content: RecordDict) -> Update:
 def _tie(line: Line) -> str:
     """Return what ridge sums must have in common: the spec and the standardisation."""
     return hashlib.sha256(f"{line.digest} {line.basis_digest}".encode()).hexdigest()[:16]
+
+
+def _plain(total: Statistics) -> Basis:
+    """Return the standardisation that changes nothing: with privacy each device uses its own."""
+    size = len(total.basis.mean)
+    return Basis(np.zeros(size), np.ones(size))
 
 
 def _start(before: Release | None, line: Line, basis: Basis) -> Arrays | None:

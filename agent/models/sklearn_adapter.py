@@ -247,7 +247,20 @@ def train(
         seed: of the order of rows.
         prefix: of the names in ``start`` and in what is returned.
     """
-    plan = Plan(
+    plan = _plan(spec)
+    if not start:
+        plan = plan._replace(proximal=0.0)
+    return layer_arrays(fit(plan, Z, y, layers_of(start, prefix), seed=seed), prefix)
+
+
+def first_weights(spec: Sklearn, size: int, prefix: str = "sklearn/") -> Arrays:
+    """Return the weights that training of F features starts from where there are none."""
+    kind = _KINDS[spec.estimator]
+    return layer_arrays(kind.take(kind.build(_plan(spec), size, 1)), prefix)
+
+
+def _plan(spec: Sklearn) -> Plan:
+    return Plan(
         spec.estimator,
         spec.hidden,
         spec.rate,
@@ -255,6 +268,5 @@ def train(
         spec.epochs,
         spec.batch,
         spec.seed,
-        proximal=spec.proximal if start else 0.0,
+        proximal=spec.proximal,
     )
-    return layer_arrays(fit(plan, Z, y, layers_of(start, prefix), seed=seed), prefix)

@@ -190,6 +190,6 @@ def test_a_release_without_sums_is_nobodys_own(
     model = tmp_path / "model.npz"
     ask("train", "--config", config, "--format", described, recording, "--out", model)
     release: Release = load_model(model)
-    assert personal.ridge_of(release) is None
+    assert personal.own_model(release) is None
     names: Callable[..., Any] = variations
     assert [name for name, _ in names(release.manifest.asset_class)][:2] == ["ridge", "linear"]
