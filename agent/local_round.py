@@ -141,12 +141,30 @@ def _spec(db: sqlite3.Connection, request: Request) -> AssetClass:
             f"this device has no asset class {name!r}; it has {', '.join(specs) or 'none'}"
         )
     spec = msgspec.json.decode(specs[name], type=AssetClass)
+    if request.trial is not None:
+        spec = _tried(spec, request.trial)
     if request.digest and spec.digest() != request.digest:
         raise ContractError(
             f"asset class {name!r} is configured otherwise on this device: its digest is "
             f"{spec.digest()}, the fleet's {request.digest}"
         )
     return spec
+
+
+def _tried(spec: AssetClass, trial: AssetClass) -> AssetClass:
+    """Return the class as it is to be tried; it must mean the same vectors."""
+    if spec.privacy is not None:
+        raise ContractError(
+            f"asset class {spec.name!r}: with privacy no models are tried on this device: each "
+            "would be told, and counted"
+        )
+    known = msgspec.structs.replace(trial, rul=spec.rul)
+    if known.digest() != spec.digest():
+        raise ContractError(
+            f"asset class {spec.name!r} is configured otherwise on this device than in the trial, "
+            "and not in its models of remaining life alone"
+        )
+    return msgspec.structs.replace(spec, rul=trial.rul)
 
 
 def _statistics(state: Path, spec: AssetClass, lives: list[Life]) -> Arrays:

@@ -112,6 +112,21 @@ class Budget:
             epsilon(told.updates, privacy.delta, among=privacy.among),
         )
 
+    def in_words(self) -> str:
+        """Return what was told, for people.
+
+        Raises:
+            ConfigError, ContractError: as ``spent``.
+        """
+        spent, privacy = self.spent(), self.privacy
+        said = (
+            f"{spent.updates} noisy updates told, epsilon {spent.epsilon:.2f} of "
+            f"{privacy.epsilon:g} (delta {privacy.delta:g})"
+        )
+        if privacy.among == 1:
+            return said
+        return f"{said} where {privacy.among} add up; for the server {spent.epsilon_server:.2f}"
+
     def tell(
         self, kind: str, exact: Arrays, noisy: Callable[[np.random.Generator], Arrays]
     ) -> Arrays:

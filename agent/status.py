@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 import msgspec
 
 from agent.config import AgentConfig
+from agent.privacy import Budget
 from agent.rollout import live_version
 from agent.store import open_readonly, read_quality
 from agent.wording import within
@@ -33,6 +34,7 @@ class Seen(msgspec.Struct):
         quality: of the alerts, per asset class, as of then or of the newest verdict.
         left: hours left of each asset, in words; empty: they are not known.
         problem: what was wrong with the device's clock when it was last noted; empty: nothing.
+        privacy: what was told of each asset class that has it, in words.
     """
 
     node: str
@@ -48,6 +50,7 @@ class Seen(msgspec.Struct):
     left: dict[str, str] = {}
     refused: tuple[str, ...] = ()
     problem: str = ""
+    privacy: dict[str, str] = {}
 
 
 def read(config: AgentConfig) -> Seen:
@@ -83,6 +86,11 @@ def read(config: AgentConfig) -> Seen:
             or (),
             left={report.asset: _left(config, report) for report in health},
             problem=_problem(db),
+            privacy={
+                spec.name: Budget(config.state, spec).in_words()
+                for spec in config.asset_class
+                if spec.privacy is not None
+            },
         )
     finally:
         db.close()
@@ -156,6 +164,7 @@ def as_text(seen: Seen) -> str:
     for name, version in seen.live.items():
         judge = f"release {version}" if version else "its own models"
         lines.append(f"class {name}: judged by {judge}, {seen.lives.get(name, 0)} finished lives")
+    lines += [f"privacy of {name}: {said}" for name, said in seen.privacy.items()]
     for name, found in seen.quality.items():
         lines += _in_words(name, found)
     if seen.quarantined:

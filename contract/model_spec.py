@@ -287,7 +287,8 @@ class Privacy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         among: devices whose noise adds up in a sum before anybody but the server sees it, and
             without as many of which the server makes no release; 1: each adds all of it, and the
             server learns no more than anybody else.
-        clip: largest norm of a device's mean outer product of rows and targets (ridge).
+        clip: largest norm of a device's mean outer product of rows and targets (ridge), in the
+            units of ``contract.privacy``; about 2 is usual.
         norm: the same of healthy vectors (moments).
         step: largest length of a step of weights (means family).
         epsilon: what all that a device ever tells may add up to; it then tells nothing any more.
@@ -296,8 +297,8 @@ class Privacy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     noise: Rate = 1.0
     among: Positive = 1
-    clip: Rate = 30.0
-    norm: Rate = 10.0
+    clip: Rate = 2.0
+    norm: Rate = 2.0
     step: Rate = 1.0
     epsilon: Rate = 8.0
     delta: Annotated[float, msgspec.Meta(gt=0, lt=0.1)] = 1e-5

@@ -39,30 +39,67 @@ def noisy_gram(
         privacy: how much of it.
         rng: seeded by the system's entropy, but in tests.
     """
+    told = _noisy(bordered(sums, cap_h), sums.n, privacy.clip, privacy, rng)
+    return unbordered(told, cap_h)
+
+
+def bordered(sums: GramSums, cap_h: float) -> Floats:
+    """Return ridge sums as one matrix ``(D + 1, D + 1)``: of ``[1, features / s, target]``.
+
+    In these units features weigh about as much as the intercept, which so keeps its head above the
+    noise, and targets are shares of the cap about its middle: what noise drowns becomes half of it.
+    """
     size = len(sums.target)
     whole = np.empty((size + 1, size + 1))
+    half = cap_h / 2.0
     whole[:size, :size] = sums.gram
-    whole[:size, size] = whole[size, :size] = sums.target / cap_h
-    whole[size, size] = sums.energy / cap_h**2
-    told = _noisy(whole, sums.n, privacy.clip, privacy, rng)
-    return GramSums(
-        float(told[0, 0]),
-        told[:size, :size],
-        told[:size, size] * cap_h,
-        float(told[size, size]) * cap_h**2,
-    )
+    centred = sums.target - half * sums.gram[0]
+    whole[:size, size] = whole[size, :size] = centred / cap_h
+    whole[size, size] = (sums.energy - 2 * half * sums.target[0] + half**2 * sums.n) / cap_h**2
+    units = np.append(_units(size - 1), 1.0)
+    return whole / np.outer(units, units)
+
+
+def unbordered(whole: Floats, cap_h: float) -> GramSums:
+    """Return the sums of which ``bordered`` made a matrix."""
+    size = len(whole) - 1
+    units = np.append(_units(size - 1), 1.0)
+    whole = whole * np.outer(units, units)
+    half = cap_h / 2.0
+    gram, n = whole[:size, :size], float(whole[0, 0])
+    target = whole[:size, size] * cap_h + half * gram[0]
+    energy = float(whole[size, size]) * cap_h**2 + 2 * half * float(target[0]) - half**2 * n
+    return GramSums(n, gram, target, energy)
 
 
 def noisy_moments(moments: Moments, privacy: Privacy, rng: np.random.Generator) -> Moments:
-    """Return full moments ``(F,)`` as they may leave the device."""
-    size = len(moments.mean)
-    whole = np.empty((size + 1, size + 1))
-    whole[0, 0] = moments.n
-    whole[0, 1:] = whole[1:, 0] = moments.n * moments.mean
-    whole[1:, 1:] = moments.scatter + moments.n * np.outer(moments.mean, moments.mean)
-    told = _noisy(whole, moments.n, privacy.norm, privacy, rng)
-    # Raw sums: about which mean they would be scattered is known of the fleet's alone.
+    """Return full moments ``(F,)`` as they may leave the device: as raw sums about nothing.
+
+    About which mean they would be scattered is known of the fleet's alone; see ``moments_of``.
+    """
+    mean = moments.mean
+    scatter = moments.scatter + moments.n * np.outer(mean, mean)
+    raw = Moments(moments.n, moments.n * mean, scatter)
+    told = _noisy(edged(raw), moments.n, privacy.norm, privacy, rng)
+    units = _units(len(mean))
+    told *= np.outer(units, units)
     return Moments(float(told[0, 0]), told[0, 1:].copy(), told[1:, 1:].copy())
+
+
+def edged(raw: Moments) -> Floats:
+    """Return raw sums as one matrix ``(1 + F, 1 + F)``, of ``[1, columns / s]``."""
+    size = len(raw.mean)
+    whole = np.empty((1 + size, 1 + size))
+    whole[0, 0] = raw.n
+    whole[0, 1:] = whole[1:, 0] = raw.mean
+    whole[1:, 1:] = raw.scatter
+    units = _units(size)
+    return whole / np.outer(units, units)
+
+
+def _units(size: int) -> Floats:
+    """Return what one, and some columns, are told in: together they weigh about as much as it."""
+    return np.concatenate([[1.0], np.full(size, max(1.0, float(np.sqrt(size)) / 2.0))])
 
 
 def _noisy(
@@ -95,22 +132,24 @@ def _floats(array: NDArray[np.generic]) -> Floats:
     return np.asarray(array, dtype=np.float64)
 
 
-def gram_of(total: GramSums, nodes: int, privacy: Privacy) -> GramSums:
+def gram_of(total: GramSums, nodes: int, cap_h: float, privacy: Privacy) -> GramSums:
     """Return the sums of a fleet that can be solved: no direction has less than noise in it.
 
     Args:
         total: of the noisy sums of all nodes.
         nodes: how many.
+        cap_h: hours.
         privacy: of the class.
     """
+    whole = bordered(total, cap_h)
     size = len(total.target)
     floor = spectral_noise(privacy, ROOT2 * privacy.clip, nodes, size)
-    values, vectors = np.linalg.eigh(total.gram)
+    gram = whole[:size, :size]
+    values, vectors = np.linalg.eigh(gram)
     # What is smaller than noise may be anything, and would be divided by.
-    gram = (vectors * np.maximum(values, 0.0)) @ vectors.T
-    gram[np.diag_indices(size)] += floor
-    gram[0, 0] -= floor  # or the mean itself would be drawn to nothing
-    return GramSums(float(nodes), gram, total.target, max(total.energy, 0.0))
+    whole[:size, :size] = (vectors * np.maximum(values, 0.0)) @ vectors.T + floor * np.eye(size)
+    solvable = unbordered(whole, cap_h)
+    return GramSums(float(nodes), solvable.gram, solvable.target, max(solvable.energy, 0.0))
 
 
 def moments_of(total: Moments, nodes: int) -> Moments:

@@ -20,7 +20,7 @@ EVALUATE = "evaluate"
 """Judge a candidate on the device's own held-out lives."""
 
 
-class Request(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class Request(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """What the server asks of a node; beside it travel the arrays to start from.
 
     Attributes:
@@ -31,6 +31,8 @@ class Request(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         round: counts up over the life of the server.
         models: RUL models wanted in this phase, by name; empty: all of the class.
         seed: of what is random in the node's local training.
+        trial: answer as if the class were configured so: with other models of remaining life over
+            the same features; nothing that judges is changed. None: as it is.
     """
 
     contract: int
@@ -40,6 +42,7 @@ class Request(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     round: int
     models: tuple[str, ...] = ()
     seed: int = 0
+    trial: AssetClass | None = None
 
 
 class ClassReadiness(msgspec.Struct, frozen=True):

@@ -1,4 +1,4 @@
-"""The command ``runout-server``: run, check, round, models, withdraw, repin."""
+"""The command ``runout-server``: run, check, round, select, models, withdraw, repin."""
 
 import argparse
 import signal
@@ -46,6 +46,20 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--rounds", type=int, metavar="N", help="in place of the configured number")
     command("check", _check, "Check a configuration and say what the server would do with it.")
     command("round", _round, "Ask the running server to train now.")
+    select = command("select", _select, "Try several models on the fleet, and choose one.")
+    select.add_argument("--asset-class", metavar="NAME", help="where the server knows several")
+    select.add_argument(
+        "--candidate",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="models of remaining life to try beside the usual ones: a configuration",
+    )
+    select.add_argument(
+        "--only", action="store_true", help="try the models of --candidate, and not the usual ones"
+    )
+    select.add_argument("--out", type=Path, metavar="FILE", help="write the chosen model here")
     command("models", _models, "List the versions there are.")
     withdraw = command("withdraw", _withdraw, "Take a node's contribution out of the sums.")
     withdraw.add_argument("node", help="its name")
@@ -99,6 +113,12 @@ def _round(arguments: argparse.Namespace) -> int:
     (config.folder / REQUEST).touch()
     print("asked for: the running server trains as soon as enough nodes are there")
     return 0
+
+
+def _select(arguments: argparse.Namespace) -> int:
+    from server.select_command import select
+
+    return select(load(arguments.config), arguments)
 
 
 def _models(arguments: argparse.Namespace) -> int:

@@ -22,7 +22,7 @@ from contract.models.healthy import ROUNDING, learnt, nothing, semidefinite
 from contract.models.histogram import BINS
 from contract.models.moments import Moments
 from contract.models.ridge import GramSums, first_of, width
-from contract.privacy import ROOT2, farthest
+from contract.privacy import ROOT2, bordered, edged, farthest
 from contract.spec import AssetClass, rul_name
 from contract.topics import check_name
 from contract.update import FIT, GRADIENTS, SHAPE, STATISTICS, Request, Update, UpdateHead
@@ -210,14 +210,12 @@ def _judge_noisy(arrays: Arrays, cap_h: float, privacy: Privacy) -> list[str]:
         against.append("basis/n is not 0: with privacy nothing is told of features")
     found: list[tuple[str, Floats, float]] = []
     if "health/n" in arrays:
-        moments = Moments.from_arrays(arrays, "health/")
-        found.append(("health", _bordered(moments.scatter, moments.mean, moments.n), privacy.norm))
+        found.append(("health", edged(Moments.from_arrays(arrays, "health/")), privacy.norm))
     if "ridge/n" in arrays:
-        sums = GramSums.from_arrays(arrays, "ridge/")
-        whole = _bordered(sums.gram, sums.target / cap_h, sums.energy / cap_h**2)
+        whole = bordered(GramSums.from_arrays(arrays, "ridge/"), cap_h)
         found.append(("ridge", whole, privacy.clip))
     for name, whole, most in found:
-        if not np.array_equal(whole, whole.T):
+        if not np.allclose(whole, whole.T, rtol=ROUNDING, atol=ROUNDING * most):
             against.append(f"{name}: the sums are not symmetric")
         upper = whole[np.triu_indices(len(whole))]
         length, limit = float(np.linalg.norm(upper)), farthest(ROOT2 * most, len(upper), privacy)
@@ -226,15 +224,6 @@ def _judge_noisy(arrays: Arrays, cap_h: float, privacy: Privacy) -> list[str]:
                 f"{name}: sums of norm {length:.3g}; clipped and noisy ones are within {limit:.3g}"
             )
     return against
-
-
-def _bordered(matrix: Floats, edge: Floats, corner: float) -> Floats:
-    size = len(edge)
-    whole: Floats = np.empty((size + 1, size + 1))
-    whole[:size, :size] = matrix
-    whole[:size, size] = whole[size, :size] = edge
-    whole[size, size] = corner
-    return whole
 
 
 def _judge_gradients(head: UpdateHead, arrays: Arrays) -> list[str]:

@@ -165,12 +165,14 @@ def noisy_statistics(
     )
 
 
-def noisy_gram_total(contributions: list[Contribution], privacy: Privacy) -> GramSums | None:
+def noisy_gram_total(
+    contributions: list[Contribution], cap_h: float, privacy: Privacy
+) -> GramSums | None:
     """Return what ridge sums with noise in them add up to; None for too few nodes."""
     total = gram_total(contributions)
     if total is None or len(contributions) < privacy.among:
         return None
-    return gram_of(total, len(contributions), privacy)
+    return gram_of(total, len(contributions), cap_h, privacy)
 
 
 def ledger_folder(state: Path, asset_class: str) -> Path:

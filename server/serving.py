@@ -17,6 +17,7 @@ from flwr.serverapp import Grid
 from contract import npz
 from contract.errors import RunoutError
 from contract.release import Release
+from server import select
 from server.guard import Limits
 from server.rounds import Fleet
 from server.status import LOG, REQUEST, STATE_VARIABLE, Status
@@ -162,6 +163,8 @@ class Serving:
                 # Without any release soon again: the first lives may just have ended.
                 wait = settings.interval_s if release else min(30.0, settings.interval_s)
                 due = fleet.clock() + wait
+            elif (wanted := select.pending(settings.state)) and len(online) >= settings.min_nodes:
+                self._select(wanted)
             elif fleet.clock() >= due or asked:
                 said = _say_waiting(self._training, len(online), said)
             release = self._newest(release)
@@ -174,6 +177,15 @@ class Serving:
                 self._training.status.online = len(online)
                 self._training.write()
             fleet.wait(TICK_S)
+
+    def _select(self, asked: select.Asked) -> None:
+        """Try models on the fleet, as somebody asked."""
+        cohort = self._training.cohort
+        line = cohort.registry.line() if cohort else None
+        if line is None:
+            return  # not before the first training: it says what the class is
+        with only_writer(self._training):
+            select.run(self._training, asked, line.asset_class, log.info)
 
     def _newest(self, release: Release | None) -> Release | None:
         """Return what is handed out now: another run on the same state may have trained."""

@@ -99,7 +99,9 @@ class Training:
         status: where to say what goes on.
         now: seconds since 1970 UTC.
         cohort: None until it is known which class is trained.
+        trial: what the class is tried as; None: as it is.
         silent: nodes that let a deadline pass in the last training, and were not heard of since.
+        measured: what each node measured of the newest candidate.
     """
 
     settings: Settings
@@ -107,8 +109,10 @@ class Training:
     status: Status
     now: Callable[[], float] = time.time
     cohort: Cohort | None = None
+    trial: AssetClass | None = None
     _count: int = field(default=0, init=False)
     silent: set[int] = field(default_factory=set, init=False)
+    measured: dict[str, evaluate.Measured] = field(default_factory=dict, init=False)
 
     def open(self) -> Release | None:
         """Find the cohort without asking anyone; returns what is handed out, if anything is."""
@@ -211,6 +215,7 @@ class Training:
         first = evaluate.choose(spec, candidate.rul, [])
         candidate = Release(msgspec.structs.replace(manifest, rul_model=first), arrays)
         measured = self._evaluate(nodes, candidate) if candidate.rul else {}
+        self.measured = measured
         rul_model = evaluate.choose(spec, candidate.rul, list(measured.values()))
         metrics = evaluate.summary(measured)
         manifest = msgspec.structs.replace(manifest, rul_model=rul_model, metrics=metrics)
@@ -382,7 +387,8 @@ class Training:
             self._close("fit", heard, accepted, refused, balanced=said)
         fitted = dict(weights or {})
         told = cohort.ridge.under(_tie(line))
-        total = gram_total(told) if spec.privacy is None else noisy_gram_total(told, spec.privacy)
+        private = spec.privacy
+        total = gram_total(told) if private is None else noisy_gram_total(told, spec.cap_h, private)
         if ridge is not None and total is not None and total.n:
             fitted["ridge/coefficients"] = total.solve(ridge.penalty)
             if ridge.personal:
@@ -439,7 +445,7 @@ class Training:
     ) -> Request:
         self.status.round = round_
         count = self._count * 100 + round_
-        return Request(VERSION, phase, name, digest, count, models)
+        return Request(VERSION, phase, name, digest, count, models, trial=self.trial)
 
     def _ask(
         self,
@@ -520,6 +526,8 @@ class Training:
             if late.about == "deploy":
                 continue
             phase, tie, request = msgspec.json.decode(late.about, type=tuple[str, str, Request])
+            if request.trial != self.trial:
+                continue
             try:
                 update = _update(late.content)
             except ContractError:

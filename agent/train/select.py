@@ -1,12 +1,10 @@
 """``runout-agent select``: several ways to learn remaining life, side by side, and one chosen.
 
 Judged forwards in time: what is learnt from the lives that ended first is judged by those that
-ended next. Chosen is the simplest whose error is within one standard error of the least (L. Breiman
-et al., *Classification and regression trees*, 1984): what is not better for sure is worth no more.
+ended next; see ``contract.selection`` for which is chosen.
 """
 
 import argparse
-import json
 import sys
 import time
 from dataclasses import dataclass
@@ -22,7 +20,8 @@ from agent.train.fit import fit
 from agent.train.source import Gathered, gather
 from contract.arrays import Floats
 from contract.errors import ConfigError
-from contract.model_spec import Ridge, RulModel
+from contract.model_spec import Ridge
+from contract.selection import choose, toml_of, variations
 from contract.spec import AssetClass, rul_name
 
 BLOCKS = 5
@@ -69,26 +68,6 @@ class Row:
     numbers: int
 
 
-def variations(spec: AssetClass) -> list[tuple[str, RulModel]]:
-    """Return the models of a class one by one, and sizes and kinds of ridge beside them.
-
-    >>> from contract.spec import Channel
-    >>> pump = AssetClass("pump", (Channel("flow", "m3/h"),), rul=(Ridge(random=100),))
-    >>> [name for name, _ in variations(pump)]
-    ['ridge', 'linear', 'ridge 30', 'ridge 300', 'ridge fourier', 'ridge shaped']
-    """
-    found: list[tuple[str, RulModel]] = [(rul_name(model), model) for model in spec.rul]
-    ridge = next((model for model in spec.rul if isinstance(model, Ridge)), Ridge())
-    change = msgspec.structs.replace
-    others: list[tuple[str, RulModel]] = [("linear", change(ridge, random=0, shaping=0))]
-    others += [(f"ridge {n}", change(ridge, random=n)) for n in (30, 300)]
-    others += [("ridge fourier", change(ridge, activation="fourier", width=0.3))]
-    flat = "ridge unshaped" if ridge.shaping else "ridge shaped"
-    others += [(flat, change(ridge, shaping=0 if ridge.shaping else 100))]
-    known = [model for _, model in found]
-    return found + [(name, model) for name, model in others if model not in known]
-
-
 def forwards(lives: list[Life]) -> list[tuple[list[Life], list[Life]]]:
     """Return what is learnt and what is judged, block by block of time.
 
@@ -131,13 +110,6 @@ def measure(candidate: Candidate) -> Row:
     return Row(
         candidate, error_h, spread, predict_us, train_s, (size + sums) / 1e3, content / 1e3, numbers
     )
-
-
-def choose(rows: list[Row]) -> Row:
-    """Return the simplest that is as good as the best, as far as can be told."""
-    best = min(rows, key=lambda row: row.error_h)
-    good = [row for row in rows if row.error_h <= best.error_h + best.standard_error_h]
-    return min(good, key=lambda row: (row.numbers, row.error_h))
 
 
 def table(rows: list[Row], chosen: Row) -> list[str]:
@@ -187,22 +159,3 @@ def _write(path: Path, text: str) -> None:
         path.write_text(text + "\n", encoding="utf-8")
     except OSError as error:
         raise ConfigError(f"--out {path}: cannot be written ({error.strerror})") from error
-
-
-def toml_of(model: RulModel) -> str:
-    """Return a model as it stands in a configuration.
-
-    >>> print(toml_of(Ridge(random=30, seed=2)))
-    [[asset_class.rul]]
-    kind = "ridge"
-    random = 30
-    seed = 2
-    """
-    words: dict[str, object] = {"kind": rul_name(model)}
-    plain = type(model)()
-    for name in model.__struct_fields__:
-        value = getattr(model, name)
-        if value != getattr(plain, name):
-            words[name] = list(value) if isinstance(value, tuple) else value
-    lines = [f"{name} = {json.dumps(value)}" for name, value in words.items()]
-    return "\n".join(["[[asset_class.rul]]", *lines])

@@ -191,6 +191,32 @@ def test_a_node_killed_in_mid_round_delays_nothing_beyond_the_deadline(fleet: Fl
     assert fits[0]["seconds"] < DEADLINE_S + 3
 
 
+def test_a_fleet_tries_models_and_nothing_that_judges_changes(fleet: Fleet, tmp_path: Path) -> None:
+    fleet.wait(lambda s: s.phase == "serving" and s.online == 2)
+    out = tmp_path / "chosen.toml"
+    models = [f'[[asset_class.rul]]\nkind = "ridge"\nrandom = {n}\n' for n in (5, 30)]
+    files = [tmp_path / f"of-{i}.toml" for i in range(2)]
+    for file, model in zip(files, models, strict=True):
+        file.write_text(model, encoding="utf-8")
+    command = [program("runout-server"), "select", "--config", str(fleet.config), "--only"]
+    for file in files:
+        command += ["--candidate", str(file)]
+    done = subprocess.run(
+        [*command, "--out", str(out)], capture_output=True, text=True, timeout=200, check=False
+    )
+    assert done.returncode == 0, done.stderr + fleet.said()
+    lines = done.stdout.splitlines()
+    assert sorted(line[:24].strip() for line in lines[1:3]) == ["of-0 ridge", "of-1 ridge"]
+    (chosen,) = [line for line in lines if line.endswith("<- chosen")]
+    number = int(chosen[3])
+    assert out.read_text(encoding="utf-8").strip() == models[number].strip()
+    assert "1 of 2 tried" in done.stderr
+    assert not (fleet.state / "trials").exists()
+    seen = fleet.wait(lambda s: s.phase == "serving")
+    assert seen.released is not None
+    assert seen.released.version == 2
+
+
 def test_a_run_from_outside_trains_and_ends(fleet: Fleet) -> None:
     fleet.wait(lambda s: s.phase == "serving")
     run = subprocess.run(

@@ -18,7 +18,7 @@ from contract.errors import ContractError
 from contract.model_spec import Chart, Privacy, Ridge, Sklearn
 from contract.models.moments import Moments
 from contract.models.ridge import GramSums
-from contract.privacy import ROOT2, noisy_gram, noisy_moments, noisy_step, sigma
+from contract.privacy import ROOT2, bordered, edged, noisy_gram, noisy_moments, noisy_step, sigma
 from contract.spec import AssetClass
 from contract.update import EVALUATE, FIT, STATISTICS, Request
 from server import guard
@@ -50,7 +50,7 @@ def sums_of(rng: np.random.Generator, spread: float) -> GramSums:
 
 
 def whole(sums: GramSums) -> np.ndarray:
-    return guard._bordered(sums.gram, sums.target / CAP, sums.energy / CAP**2)
+    return bordered(sums, CAP)
 
 
 def request_of(spec: AssetClass, phase: str) -> Request:
@@ -66,7 +66,7 @@ def test_whatever_a_device_measures_changes_a_sum_by_no_more_than_the_noise_is_m
         assert apart <= ROOT2 * privacy.clip * (1 + 1e-9)
         rows = [rng.normal(size=(30, 4)) * spread + k for k in range(2)]
         told = [noisy_moments(Moments.of(X), privacy, rng) for X in rows]
-        pair = [guard._bordered(m.scatter, m.mean, m.n) for m in told]
+        pair = [edged(m) for m in told]
         assert np.linalg.norm(pair[0] - pair[1]) <= ROOT2 * privacy.norm * (1 + 1e-9)
     start = {"sklearn/w0": np.zeros((3, 2)), "sklearn/b0": np.zeros(2)}
     far = {name: array + 7.0 for name, array in start.items()}
