@@ -13,7 +13,15 @@ import numpy as np
 from agent.health import index
 from agent.prognosis import Interval
 from agent.wording import in_words
-from contract.report import Alert, AlertState, AlertWord, LifeWord, VerdictWord, Why
+from contract.report import (
+    Alert,
+    AlertState,
+    AlertWord,
+    LifeWord,
+    Likely,
+    VerdictWord,
+    Why,
+)
 from contract.spec import AssetClass
 
 RETURN_AT = 0.8
@@ -258,6 +266,7 @@ class AssetAlert:
         event: LifeWord | Literal[""] = "",
         remark: str = "",
         ref: str = "",
+        faults: tuple[Likely, ...] = (),
     ) -> Alert:
         """Return the alert as it is told.
 
@@ -272,6 +281,7 @@ class AssetAlert:
             event: that closed it.
             remark: at the end of the text.
             ref: of what it answers.
+            faults: that it looks like.
         """
         score, rul_h = newest or self.newest
         low_h = high_h = None
@@ -296,6 +306,7 @@ class AssetAlert:
             rul_low_h=_rounded(low_h),
             rul_high_h=_rounded(high_h),
             event=event,
+            faults=faults,
         )
         return in_words(alert, self._spec, remark)
 

@@ -261,6 +261,7 @@ class Engine:
                 self.config.learning.bounds,
                 assets=len(members),
                 drifting=sum(bool(one.drifted) for one in members),
+                faults=(0, 0) if group.kinds is None else (group.kinds.told, group.kinds.right),
             )
         return found
 

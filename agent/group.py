@@ -9,6 +9,7 @@ from agent import health
 from agent.features.burst import BurstFeatures
 from agent.features.functions import load
 from agent.features.levels import Levels
+from agent.models.kinds import KindsLearner
 from agent.personal import Personal
 from agent.prognosis import Interval, LocalRul
 from agent.record import Tally
@@ -39,6 +40,7 @@ class Group:
         cohort: healthy behaviour, as learnt here.
         rul: remaining life, as learnt here.
         release: what judges in their place, or None.
+        kinds: tells kinds of faults, or None.
         personal: the release's remaining-life model made this device's own, or None.
         error_h: of remaining life on held-out lives; None: not known.
         interval: of the model that judges remaining life; None: not known.
@@ -64,6 +66,7 @@ class Group:
         self.levels = Levels(spec)
         self.cohort = health.Cohort(spec)
         self.rul = LocalRul(spec, sklearn=sklearn)
+        self.kinds = None if spec.faults is None else KindsLearner(spec.faults, len(watched))
         self.release: Release | None = None
         self.personal: Personal | None = None
         self.error_h: float | None = None
@@ -84,6 +87,8 @@ class Group:
         self.personal = None
         self.tally.reset()
         self.acquitted = np.zeros(BINS, dtype=np.int64)
+        if self.kinds is not None:
+            self.kinds.adopt(None if release is None else release.kinds)
         self._judge_by_release()
 
     def _judge_by_release(self) -> None:

@@ -22,6 +22,9 @@ from contract.errors import ContractError
 from contract.features import FeatureSpec
 from contract.model_spec import Ridge, Sklearn
 from contract.models.healthy import learnt, nothing
+from contract.models.kinds import KindState
+from contract.models.kinds import learnt as kinds_of
+from contract.models.kinds import nothing as nothing_of_kinds
 from contract.models.moments import Moments
 from contract.models.ridge import Basis, Gradients, GramSums, first_of, width
 from contract.privacy import noisy_gram, noisy_moments, noisy_step
@@ -175,6 +178,7 @@ def _statistics(state: Path, spec: AssetClass, lives: list[Life]) -> Arrays:
         basis = basis.merge(Moments.of(life.X, diagonal=True))
     health = nothing(spec.health, watched)
     scores = np.zeros(256, dtype=np.int64)
+    kinds: KindState | None = None
     try:
         head, saved = read_checkpoint(state / "checkpoint.npz")
     except ContractError:
@@ -185,7 +189,13 @@ def _statistics(state: Path, spec: AssetClass, lives: list[Life]) -> Arrays:
         # Only what may leave the device: a block that waits to be learnt is no part of it.
         health = learnt(spec.health, saved, prefix + "healthy/")
         scores = np.asarray(saved[prefix + "scores"], dtype=np.int64)
-    return {**basis.arrays("basis/"), **health.arrays("health/"), "health/histogram": scores}
+        if spec.faults is not None:
+            kinds = kinds_of(spec.faults, saved, f"class/{spec.name}/kinds/state/")
+    faults: Arrays = {}
+    if spec.faults is not None:
+        faults = (kinds or nothing_of_kinds(spec.faults, watched)).arrays("faults/")
+    told = {**basis.arrays("basis/"), **health.arrays("health/"), **faults}
+    return {**told, "health/histogram": scores}
 
 
 def _noisy_statistics(exact: Arrays, budget: Budget) -> Arrays:

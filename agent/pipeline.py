@@ -34,6 +34,7 @@ from contract.report import (
     AlertWord,
     Health,
     LifeEvent,
+    Likely,
     Shelve,
     Unshelve,
     Verdict,
@@ -302,6 +303,7 @@ class Pipeline:
                     interval=group.interval,
                     judged_by=report.judged_by,
                     reasons=health.why(judged, group.parts),
+                    faults=_likely(asset),
                 )
             )
         return outcomes
@@ -363,6 +365,7 @@ class Pipeline:
             why=health.why(judged, group.parts) if score is not None and score > 0.7 else (),
             drift=drifted,
             drift_of=drift_of(drifted, group.sensors),
+            faults=_likely(asset),
         )
 
     def _gone(self, event: Event, outcomes: list[Outcome]) -> None:
@@ -425,6 +428,8 @@ class Pipeline:
                 if said.verdict == "false_alarm" and finding.span is not None:
                     found = asset.record.acquitted(finding.span.number)
                     asset.group.acquit(*found)
+                elif said.verdict == "confirmed" and said.fault:
+                    remark = _learn_kind(asset, finding)
             if meant != newest:
                 remark = f"{meant} is not the newest alert"
             elif isinstance(said, Verdict):
@@ -439,6 +444,7 @@ class Pipeline:
             judged_by=asset.group.version,
             remark=remark,
             ref=said.ref,
+            faults=_likely(asset),
         )
 
     def _finding(self, asset: Asset, t_ns: int, said: Verdict) -> Finding:
@@ -548,6 +554,9 @@ class Pipeline:
             if group.personal is not None:
                 for key, array in group.personal.arrays().items():
                     arrays[f"class/{name}/{key}"] = array
+            if group.kinds is not None:
+                for key, array in group.kinds.arrays().items():
+                    arrays[f"class/{name}/kinds/{key}"] = array
             for key, array in group.record().items():
                 arrays[f"class/{name}/{key}"] = array
             for key, array in group.levels.arrays().items():
@@ -618,6 +627,8 @@ class Pipeline:
         name = group.spec.name
         group.cohort.restore(_below(arrays, "cohort/"))
         group.levels.restore(_below(arrays, "levels/"))
+        if group.kinds is not None:
+            group.kinds.restore(_below(arrays, "kinds/"))
         if name in state.ended:
             self._ended[name] = state.ended[name]
         # The lives of then: a journal that is to be replayed may have ended more.
@@ -672,6 +683,29 @@ def _below(arrays: Arrays, prefix: str) -> Arrays:
         for name, array in arrays.items()
         if name.startswith(prefix)
     }
+
+
+def _likely(asset: Asset) -> tuple[Likely, ...]:
+    """Return the kinds of faults that the alert of an asset looks like, while it stands."""
+    kinds, alert = asset.group.kinds, asset.alert
+    if kinds is None or not alert.active:
+        return ()
+    return kinds.tell(asset.record.suspects(alert.number))
+
+
+def _learn_kind(asset: Asset, finding: Finding) -> str:
+    """Learn what kind of fault an alert was; return what is to be remarked."""
+    kinds, fault = asset.group.kinds, finding.said.fault
+    if kinds is None:
+        return ""
+    if fault not in kinds.spec.kinds:
+        return f"{fault!r} is none of the kinds that are learnt: {', '.join(kinds.spec.kinds)}"
+    Z = asset.record.suspects(finding.span.number) if finding.span is not None else None
+    if Z is None or not len(Z):
+        return f"of that alert nothing is kept any more to learn {fault!r} from"
+    kinds.learn(Z.copy(), fault)
+    asset.record.acquitted(finding.span.number if finding.span else 0)
+    return ""
 
 
 def _state(

@@ -130,10 +130,14 @@ class Record:
         if at >= 0:
             self._z[at], self._raw[at] = z, raw
 
+    def suspects(self, alert: int) -> Floats:
+        """Return the vectors ``(n, F)`` kept of an alert."""
+        return self._z[: self._suspects.count if alert == self._alert else 0]
+
     def acquitted(self, alert: int) -> tuple[Floats, Floats, int]:
         """Return the vectors ``(n, F)`` of an alert, their scores, and how many each stands for.
 
-        They are given once.
+        They are given once: whoever is told what an alert was learns it once.
         """
         if alert != self._alert:
             return self._z[:0], self._raw[:0], 1

@@ -135,6 +135,10 @@ def _in_words(name: str, found: Quality) -> list[str]:
     if found.rul_error_h is not None:
         error = f"{found.rul_error_h:.1f} h from what came, of {found.rul_lives} lives"
         lines.append(f"remaining life of {name}: told {error}")
+    if found.faults_told:
+        lines.append(
+            f"kinds of fault of {name}: {found.faults_right} of {found.faults_told} told right"
+        )
     lines += [f"retraining of {name} is asked for: {reason}" for reason in found.retrain]
     return lines
 

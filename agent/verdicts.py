@@ -22,6 +22,7 @@ def quality(
     *,
     assets: int = 0,
     drifting: int = 0,
+    faults: tuple[int, int] = (0, 0),
 ) -> Quality:
     """Return the figures of an asset class.
 
@@ -35,6 +36,7 @@ def quality(
         bounds: on the figures.
         assets: known.
         drifting: of these, what drifts.
+        faults: kinds of faults that were told, and of these, right.
 
     >>> said = [("a/0/1", "confirmed"), ("a/0/2", "false_alarm"), ("b/0/0", "confirmed")]
     >>> found = quality(said, [], Tally(), Bounds(precision=0.9, cases=1))
@@ -78,6 +80,8 @@ def quality(
         rul_error_h=round(sum(errors) / len(errors), 4) if errors else None,
         rul_lives=len(errors),
         drifting=drifting,
+        faults_told=faults[0],
+        faults_right=faults[1],
     )
     return _with_reasons(found, bounds, assets)
 

@@ -96,7 +96,10 @@ def _standing(alert: Alert, spec: AssetClass) -> str:
         what = f"over its limit since {since}, {alert.score:.1f} times the limit now"
     parts = ", ".join(reason(why, spec) for why in alert.why)
     left = "" if alert.rul_h is None else f"; about {alert.rul_h:.0f} h left{within(alert, spec)}"
-    return f"{failing}{what}{f': {parts}' if parts else ''}{left}"
+    like = ""
+    if alert.faults:
+        like = f"; looks like {alert.faults[0].kind} ({alert.faults[0].share:.0%})"
+    return f"{failing}{what}{f': {parts}' if parts else ''}{like}{left}"
 
 
 def within(told: Alert | Health, spec: AssetClass) -> str:

@@ -254,6 +254,66 @@ class Sklearn(
 RulModel = Ridge | Sklearn
 
 
+class Kinds(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What all families of models have that tell kinds of faults apart.
+
+    Attributes:
+        kinds: the words that people say in verdicts, in an order that all devices share.
+    """
+
+    kinds: tuple[Annotated[str, msgspec.Meta(min_length=1, max_length=64)], ...]
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be; msgspec turns this into an error with the path."""
+        if len(set(self.kinds)) != len(self.kinds) or len(self.kinds) < 2:
+            raise ValueError("kinds: two at least, each once")
+
+
+class NaiveBayes(Kinds, frozen=True, forbid_unknown_fields=True, tag_field="kind", tag="bayes"):
+    """Kinds of faults by the moments of each one's vectors (sums family)."""
+
+
+class Linear(Kinds, frozen=True, forbid_unknown_fields=True, tag_field="kind", tag="linear"):
+    """Kinds of faults by ridge regression on one of K, over random Fourier features (sums family).
+
+    Attributes:
+        random: features beside the linear ones; 0: a linear classifier.
+        width: standard deviation of a random projection.
+        penalty: ridge penalty per observation.
+        seed: of the random projection.
+    """
+
+    random: Annotated[int, msgspec.Meta(ge=0, le=5000)] = 0
+    width: Rate = 0.3
+    penalty: Rate = 1e-2
+    seed: int = 1
+
+
+class Classifier(
+    Kinds, frozen=True, forbid_unknown_fields=True, tag_field="kind", tag="classifier"
+):
+    """Kinds of faults by scikit-learn's ``partial_fit`` (means family).
+
+    Attributes:
+        estimator: which one.
+        hidden: sizes of hidden layers (MLPClassifier only).
+        rate: learning rate.
+        alpha: L2 penalty.
+        epochs: passes over the vectors of an alert when its verdict comes.
+        seed: of the first weights.
+    """
+
+    estimator: Literal["SGDClassifier", "MLPClassifier"] = "SGDClassifier"
+    hidden: tuple[Positive, ...] = (16,)
+    rate: Rate = 1e-2
+    alpha: Rate = 1e-4
+    epochs: Positive = 20
+    seed: int = 1
+
+
+Faults = NaiveBayes | Linear | Classifier
+
+
 class Drift(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Whether channels and scores drift from each asset's own beginning: see ``agent.drift``.
 

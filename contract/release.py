@@ -11,6 +11,7 @@ from contract.errors import ContractError
 from contract.features import FeatureSpec
 from contract.model_spec import Ridge, RulModel, Sklearn
 from contract.models.healthy import scorer, seen
+from contract.models.kinds import KindModel, model_of
 from contract.models.layers import LayersModel
 from contract.models.ridge import Basis, RidgeModel, width
 from contract.spec import AssetClass, rul_name
@@ -63,6 +64,7 @@ class Release:
         spec = manifest.asset_class
         self.health = scorer(spec.health, arrays, "health/model/")
         self.basis = Basis.from_arrays(arrays) if "basis/mean" in arrays else None
+        self.kinds = model_of(spec.faults, arrays, "faults/model/")
         self.rul: dict[str, Predictor] = {}
         for model in spec.rul:
             predictor = self._predictor(model)
@@ -95,6 +97,8 @@ class Release:
                 raise ContractError(f"release: array {name} holds numbers that are not finite")
         if self.health is not None:
             self._check_health(watched)
+        if self.kinds is not None and spec.faults is not None:
+            self._check_kinds(self.kinds, watched, len(spec.faults.kinds))
         if self.basis is not None and self.basis.mean.shape != (columns,):
             raise ContractError(f"release: basis of shape {self.basis.mean.shape}, not {columns}")
         if any(name.startswith("fleet/") for name in self.arrays):
@@ -116,6 +120,16 @@ class Release:
                     array = self.arrays.get(f"fleet/{name}")
                     if array is None or array.shape != shape:
                         raise ContractError(f"release: fleet/{name} is not of shape {shape}")
+
+    def _check_kinds(self, model: KindModel, watched: int, kinds: int) -> None:
+        try:
+            shares = model.probabilities(np.zeros((1, watched)))
+        except (ValueError, IndexError) as error:
+            raise ContractError(
+                f"release: its model of kinds of faults does not fit the class ({error})"
+            ) from error
+        if shares.shape != (1, kinds) or not np.isfinite(shares).all():
+            raise ContractError("release: its model of kinds of faults does not fit the class")
 
     def _check_health(self, watched: int) -> None:
         """Try the health model on one row: of another size, it could not judge any."""
@@ -149,6 +163,15 @@ class Release:
         if self.health is None:
             raise ContractError(f"release {self.version} holds no health model")
         return self.health.score_rows(seen(self.health, Z))
+
+    def diagnose(self, Z: Floats) -> Floats:
+        """Return the share of each kind of fault ``(n, K)``, rows as of ``score``.
+
+        Kinds stand in the order of ``manifest.asset_class.faults.kinds``.
+        """
+        if self.kinds is None:
+            raise ContractError(f"release {self.version} holds no model of kinds of faults")
+        return self.kinds.probabilities(Z)
 
     def to_bytes(self) -> bytes:
         """Return the content of a release file."""

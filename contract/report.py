@@ -84,6 +84,13 @@ def cohort_drift(reports: "list[Health]") -> tuple[str, ...]:
     )
 
 
+class Likely(msgspec.Struct, frozen=True):
+    """A kind of fault, and how likely it is among those that are known."""
+
+    kind: str
+    share: float
+
+
 class Health(msgspec.Struct, frozen=True, tag_field="type", tag="health"):
     """How an asset is, at one feature vector.
 
@@ -109,6 +116,7 @@ class Health(msgspec.Struct, frozen=True, tag_field="type", tag="health"):
         why: the channels that contribute most.
         drift: channels that drift from the asset's beginning, where the class asks for it.
         drift_of: what that speaks for.
+        faults: kinds of faults that it looks like, while an alert stands; as of an alert.
         replayed: True: written before the connection that brings it stood, and brought late or
             again; what is new does not wait for it.
     """
@@ -132,6 +140,7 @@ class Health(msgspec.Struct, frozen=True, tag_field="type", tag="health"):
     lacks: tuple[str, ...] = ()
     drift: tuple[Drifted, ...] = ()
     drift_of: DriftWord = ""
+    faults: tuple[Likely, ...] = ()
     replayed: bool | msgspec.UnsetType = msgspec.UNSET
 
 
@@ -180,6 +189,8 @@ class Alert(msgspec.Struct, frozen=True, tag_field="type", tag="alert"):
         rul_low_h: hours between which the truth lies ...
         rul_high_h: ... as of health.
         event: life event that closed it; empty: none did.
+        faults: kinds of faults that it looks like, the likeliest first, as far as people have named
+            others; empty: nothing is known of that.
     """
 
     id: str
@@ -201,6 +212,7 @@ class Alert(msgspec.Struct, frozen=True, tag_field="type", tag="alert"):
     rul_low_h: float | None = None
     rul_high_h: float | None = None
     event: LifeWord | Literal[""] = ""
+    faults: tuple[Likely, ...] = ()
 
     @property
     def stands(self) -> bool:
@@ -343,6 +355,8 @@ class Quality(msgspec.Struct, frozen=True, omit_defaults=True):
         rul_error_h: mean absolute error of the predictions that were told before failures.
         rul_lives: of which that is.
         drifting: machines that drift.
+        faults_told: kinds that were told, of alerts for which a kind was found.
+        faults_right: of these, as it was found.
         retrain: bounds that are crossed, in words: retraining is asked for.
     """
 
@@ -363,6 +377,8 @@ class Quality(msgspec.Struct, frozen=True, omit_defaults=True):
     rul_error_h: float | None = None
     rul_lives: int = 0
     drifting: int = 0
+    faults_told: int = 0
+    faults_right: int = 0
     retrain: tuple[str, ...] = ()
 
 

@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from contract.model_spec import Drift, Health, Moments, Privacy, Ridge, RulModel
+from contract.model_spec import Drift, Faults, Health, Moments, Privacy, Ridge, RulModel
 
 Positive = Annotated[int, msgspec.Meta(ge=1)]
 
@@ -245,6 +245,8 @@ class AssetClass(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         cap_h: remaining life is learnt and told up to here, in hours.
         health: the model that says how far an asset is from healthy.
         rul: the models that say how long is left; the first judges until a release says otherwise.
+        faults: the model that says which kind of fault it is, learnt from verdicts; none: nothing
+            is said.
         alert_rul_h: an alert is also raised when less than this is left, in hours; 0: never.
         latch: an alert that is over is held until it is acknowledged.
         holdout: every n-th finished life is kept from training and used to judge; 0: none.
@@ -268,6 +270,7 @@ class AssetClass(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     cap_h: Annotated[float, msgspec.Meta(gt=0)] = 125.0
     health: Health = Moments()
     rul: tuple[RulModel, ...] = ()
+    faults: Faults | None = None
     alert_rul_h: Annotated[float, msgspec.Meta(ge=0)] = 0.0
     latch: bool = False
     holdout: Annotated[int, msgspec.Meta(ge=0)] = 5
@@ -315,6 +318,8 @@ class AssetClass(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             return
         if type(self.health) is not Moments:
             raise ValueError("privacy: of health models only 'moments' can be told with noise")
+        if self.faults is not None:
+            raise ValueError("privacy: faults: kinds of faults cannot be told with noise")
         for model in self.rul:
             if model.basis != "own":
                 raise ValueError(
@@ -414,6 +419,8 @@ class AssetClass(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             health.append([channel.wander for channel in self.channels])
         if self.privacy is not None:
             health.append(self.privacy.shared())
+        if self.faults is not None:
+            health.append(self.faults)
         return _digest([self.name, self.features_digest(), self.cap_h, health, self.rul])
 
 

@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from contract import VERSION
 from contract.arrays import Arrays, Floats
 from contract.features import FeatureSpec
-from contract.model_spec import Health, Privacy, Ridge, Sklearn
+from contract.model_spec import Faults, Health, Privacy, Ridge, Sklearn
+from contract.models import kinds
 from contract.models.healthy import ROUNDING, learnt, nothing, semidefinite
 from contract.models.histogram import BINS
 from contract.models.moments import Moments
@@ -68,6 +69,7 @@ def expected(spec: AssetClass, request: Request) -> dict[str, Shape]:
                 for name, array in nothing(spec.health, watched).arrays("health/").items()
             },
             "health/histogram": ((BINS,), COUNT),
+            **_kinds(spec.faults, watched),
         }
     shapes: dict[str, Shape] = {}
     shaped = next((m for m in spec.rul if isinstance(m, Ridge) and m.shaping), None)
@@ -85,6 +87,13 @@ def expected(spec: AssetClass, request: Request) -> dict[str, Shape]:
         else:
             shapes |= _layers(model, features)
     return shapes
+
+
+def _kinds(spec: Faults | None, watched: int) -> dict[str, Shape]:
+    if spec is None:
+        return {}
+    arrays = kinds.nothing(spec, watched).arrays("faults/")
+    return {name: (array.shape, array.dtype) for name, array in arrays.items()}
 
 
 def _gram(size: int, prefix: str) -> dict[str, Shape]:
@@ -129,7 +138,11 @@ def judge(update: Update, request: Request, spec: AssetClass) -> list[str]:
     if spec.privacy is not None:
         return _judge_noisy(arrays, spec.cap_h, spec.privacy)
     if request.phase == STATISTICS:
-        return _judge_statistics(head, arrays, spec.health)
+        against = _judge_statistics(head, arrays, spec.health)
+        if spec.faults is not None:
+            problem = kinds.learnt(spec.faults, arrays, "faults/").problem()
+            against += [f"faults/{problem}"] if problem else []
+        return against
     if request.phase == GRADIENTS:
         return _judge_gradients(head, arrays)
     for prefix in ("first/", "ridge/"):

@@ -16,9 +16,11 @@ from numpy.typing import NDArray
 from contract import npz
 from contract.arrays import Arrays, Floats
 from contract.errors import ContractError
-from contract.model_spec import Health, Privacy
+from contract.model_spec import Faults, Health, Privacy
 from contract.model_spec import Moments as MomentsSpec
+from contract.models import kinds
 from contract.models.healthy import Healthy, MomentsSums, learnt
+from contract.models.kinds import KindState
 from contract.models.moments import Moments
 from contract.models.ridge import Gradients, GramSums
 from contract.privacy import gram_of, moments_of
@@ -140,6 +142,15 @@ class Statistics:
             self.health.merge(other.health),
             self.histogram + other.histogram,
         )
+
+
+def kinds_total(contributions: Iterable[Contribution], spec: Faults) -> KindState | None:
+    """Return what several nodes learnt of kinds of faults; None for nobody."""
+    total: KindState | None = None
+    for one in contributions:
+        state = kinds.learnt(spec, one.arrays, "faults/")
+        total = state if total is None else total.merge(state)
+    return total
 
 
 def noisy_statistics(

@@ -21,6 +21,7 @@ from contract import VERSION
 from contract.arrays import Arrays, Floats
 from contract.errors import ContractError
 from contract.model_spec import Moments, Ridge, Sklearn
+from contract.models.kinds import tells
 from contract.models.ridge import Basis, first_of
 from contract.release import Manifest, Release
 from contract.spec import AssetClass, rul_name
@@ -34,6 +35,7 @@ from server.merge import (
     Ledger,
     Statistics,
     gram_total,
+    kinds_total,
     ledger_folder,
     noisy_gram_total,
     noisy_statistics,
@@ -158,6 +160,10 @@ class Training:
         if total.health.n:
             arrays |= total.health.solve().arrays("health/model/")
             arrays["health/histogram"] = total.histogram
+        if line.asset_class.faults is not None:
+            told = kinds_total(cohort.statistics.under(line.digest), line.asset_class.faults)
+            if told is not None and tells(told):
+                arrays |= told.solve().arrays("faults/model/")
         contributors = {one.key.node: one.key.epoch for one in cohort.statistics.under(line.digest)}
         private = line.asset_class.privacy is not None
         if (total.basis.n or private) and line.asset_class.rul:
