@@ -50,6 +50,9 @@ log = logging.getLogger("runout.server")
 
 HAND_OUT_S = 30.0
 """A release is laid into a folder, which takes no longer; who is away gets it later."""
+EPSILON = float(np.finfo(np.float64).eps)
+WORST_CONDITION = 1e-6 / EPSILON
+"""Of sums: beyond it, what is solved of them holds to less than six digits."""
 REFRESH = 2.0
 """The standardisation is renewed when the rows behind it have grown by this factor."""
 
@@ -104,6 +107,7 @@ class Training:
         trial: what the class is tried as; None: as it is.
         silent: nodes that let a deadline pass in the last training, and were not heard of since.
         measured: what each node measured of the newest candidate.
+        conditions: by how much solving multiplied a rounding of its sums, by model.
     """
 
     settings: Settings
@@ -115,6 +119,7 @@ class Training:
     _count: int = field(default=0, init=False)
     silent: set[int] = field(default_factory=set, init=False)
     measured: dict[str, evaluate.Measured] = field(default_factory=dict, init=False)
+    conditions: dict[str, float] = field(default_factory=dict, init=False)
 
     def open(self) -> Release | None:
         """Find the cohort without asking anyone; returns what is handed out, if anything is."""
@@ -224,6 +229,7 @@ class Training:
         self.measured = measured
         rul_model = evaluate.choose(spec, candidate.rul, list(measured.values()))
         metrics = evaluate.summary(measured)
+        metrics |= {f"condition/{name}": value for name, value in self.conditions.items()}
         manifest = msgspec.structs.replace(manifest, rul_model=rul_model, metrics=metrics)
         release = Release(manifest, arrays)
         registry = self._cohort().registry
@@ -395,8 +401,17 @@ class Training:
         told = cohort.ridge.under(_tie(line))
         private = spec.privacy
         total = gram_total(told) if private is None else noisy_gram_total(told, spec.cap_h, private)
+        self.conditions = {}
         if ridge is not None and total is not None and total.n:
             fitted["ridge/coefficients"] = total.solve(ridge.penalty)
+            self.conditions["ridge"] = condition = total.condition(ridge.penalty)
+            if condition > WORST_CONDITION:
+                log.warning(
+                    "the fleet's ridge sums are solved to %.0e at best (condition %.1e): leave out "
+                    "features that say the same, or raise its penalty",
+                    condition * EPSILON,
+                    condition,
+                )
             if ridge.personal:
                 fitted |= total.arrays("fleet/")
         return fitted

@@ -95,6 +95,34 @@ def test_ridge_by_federation_is_ridge_over_all_rows(
     assert release.manifest.lives == dict.fromkeys([f"rpi-{i}" for i in range(4)], 4)
 
 
+def test_sums_that_lose_precision_say_so(
+    stores: Any, grid: Any, training: Training, caplog: pytest.LogCaptureFixture
+) -> None:
+    alike = stores.pump(Ridge(random=0, penalty=1e-15), stats=("mean_8", "std_8"))
+    folder = stores.make("rpi-0", alike)
+    grid.states[1] = folder
+    release = training.run()
+    assert release is not None
+    assert 1.0 < release.manifest.metrics["condition/ridge"] < 1e5
+    assert "solved to" not in caplog.text
+    db = sqlite3.connect(folder / "store.db")
+    rows = db.execute("SELECT asset, life, t_ns, x FROM life_row").fetchall()
+    for asset, life, t_ns, content in rows:
+        x = np.frombuffer(content, dtype=np.float64).copy()
+        x[1] = x[0]  # a sensor that says what another says
+        db.execute(
+            "UPDATE life_row SET x = ? WHERE asset = ? AND life = ? AND t_ns = ?",
+            (x.tobytes(), asset, life, t_ns),
+        )
+    db.commit()
+    db.close()
+    state = training.settings.state.with_name("server-2")
+    release = new_training(state, grid).run()
+    assert release is not None
+    assert release.manifest.metrics["condition/ridge"] > 1e9
+    assert "leave out features that say the same" in caplog.text
+
+
 def test_the_order_in_which_nodes_answer_makes_no_difference(
     stores: Any, grid: Any, tmp_path: Path
 ) -> None:
