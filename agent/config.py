@@ -300,12 +300,15 @@ class Federation(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         ca: PEM file of the authority that signed the server's certificate; needed beyond loopback.
         key: this node's private key, where the server asks for one.
         port: on loopback, for the node's own processes; 0: a free one.
+        release_key: PEM file of the fleet's public key: no release but those it has signed judges
+            here; empty: whoever may lay a file into the state folder is trusted.
     """
 
     superlink: str = "127.0.0.1:9092"
     ca: str = ""
     key: str = ""
     port: Annotated[int, msgspec.Meta(ge=0, le=65535)] = 0
+    release_key: str = ""
 
 
 class Web(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -9,7 +9,7 @@ import shutil
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from agent.batch import Swap
 from agent.config import AgentConfig
@@ -22,6 +22,9 @@ from contract import load_model
 from contract.errors import ContractError
 from contract.release import Release
 from contract.spec import AssetClass
+
+if TYPE_CHECKING:
+    from agent.signature import Trusted
 
 log = logging.getLogger("runout.rollout")
 
@@ -84,6 +87,12 @@ class Rollout:
         self._config = config
         self._inbox, self._releases, self._rejected = folders(config.state)
         self._kept: dict[str, Release] = {}
+        self._trusted: Trusted | None = None
+        if config.federation.release_key:
+            # Here, not above: it costs 5 MB that a device by itself does without.
+            from agent import signature  # noqa: PLC0415
+
+            self._trusted = signature.Trusted(config.federation.release_key)
 
     def find(self, swap: Swap) -> Release:
         """Return a promoted release; raises ``ContractError`` if it is lost or altered."""
@@ -114,6 +123,10 @@ class Rollout:
             self._reject(path)
             return Verdict("", 0, "", promoted=False, reason=str(error))
         name, version = release.manifest.asset_class.name, release.version
+        unsigned = "" if self._trusted is None else self._trusted.problem(release)
+        if unsigned:
+            self._reject(path)
+            return Verdict(name, version, release.digest, promoted=False, reason=unsigned)
         # By what it says it is, not by the name of its file.
         heldout: list[Life] = []
         errors: tuple[float, float | None] | None = None
@@ -129,6 +142,9 @@ class Rollout:
         release.save(self._releases / file_name(name, version))
         self._kept = {release.digest: release}
         reason = self._evidence(errors, heldout)
+        if release.manifest.restores is not None:
+            again = release.manifest.restores or "none: this device's own models judge"
+            reason = f"restores version {again}; {reason}"
         return Verdict(name, version, release.digest, promoted=True, reason=reason)
 
     def _problem(
@@ -141,7 +157,7 @@ class Rollout:
             return (
                 "trained for other channels, features or models than this device is configured for"
             )
-        if errors is None:
+        if errors is None or manifest.restores is not None:
             return ""
         candidate, live = errors
         if live is not None and candidate > live * (1 + self._config.learning.tolerance):

@@ -31,6 +31,8 @@ class Manifest(msgspec.Struct, frozen=True):
         metrics: what was measured on the devices' held-out lives.
         epochs: per contributor, which of its contributions.
         lives: per contributor, of how many of its finished lives the sums of remaining life are.
+        restores: the version whose models these are again, as a person decided: devices do not
+            compare it with what judges; 0: their own models; None: it is new.
     """
 
     contract: int
@@ -43,6 +45,7 @@ class Manifest(msgspec.Struct, frozen=True):
     metrics: dict[str, float]
     epochs: dict[str, int] = {}
     lives: dict[str, int] = {}
+    restores: int | None = None
 
 
 Predictor = RidgeModel | LayersModel
@@ -55,12 +58,16 @@ class Release:
         manifest: see there.
         arrays: everything the models need, by name.
         digest: SHA-256 of both.
+        signature: Ed25519, in hexadecimal, of the digest; empty: nobody has signed it.
     """
+
+    signature = ""
 
     def __init__(self, manifest: Manifest, arrays: Arrays) -> None:
         self.manifest = manifest
         self.arrays = arrays
-        self.digest = npz.digest_of(msgspec.json.encode(manifest, order="sorted"), arrays)
+        self._words = msgspec.json.encode(manifest, order="sorted")
+        self.digest = npz.digest_of(self._words, arrays)
         spec = manifest.asset_class
         self.health = scorer(spec.health, arrays, "health/model/")
         self.basis = Basis.from_arrays(arrays) if "basis/mean" in arrays else None
@@ -175,7 +182,8 @@ class Release:
 
     def to_bytes(self) -> bytes:
         """Return the content of a release file."""
-        return npz.to_bytes(msgspec.json.encode((self.digest, self.manifest)), self.arrays)
+        head = _Head(self.digest, msgspec.Raw(self._words), self.signature)
+        return npz.to_bytes(msgspec.json.encode(head), self.arrays)
 
     def save(self, path: Path) -> None:
         """Write as ``.npz``, whole or not at all."""
@@ -192,22 +200,33 @@ class Release:
 
         head, arrays = npz.from_bytes(content, name)
         try:
-            contract = msgspec.json.decode(head, type=tuple[str, _AnyManifest])[1].contract
+            told = msgspec.json.decode(head, type=_Head)
+            contract = msgspec.json.decode(told.manifest, type=_AnyManifest).contract
             if contract != VERSION:
                 raise ContractError(
                     f"{name}: written for contract {contract}, this is {VERSION}; "
                     "update the older side"
                 )
-            digest, manifest = msgspec.json.decode(head, type=tuple[str, Manifest])
+            manifest = msgspec.json.decode(told.manifest, type=Manifest)
         except msgspec.MsgspecError as error:
             raise ContractError(f"{name}: its manifest cannot be read ({error})") from error
         try:
             release = cls(manifest, arrays)
         except (KeyError, ValueError, IndexError, TypeError) as error:
             raise ContractError(f"{name}: its arrays do not fit its manifest ({error})") from error
-        if release.digest != digest:
+        # Of the words as they stand: who wrote it may have known more of them than this side.
+        release._words = bytes(told.manifest)  # its own
+        release.digest = npz.digest_of(release._words, arrays)
+        if release.digest != told.digest:
             raise ContractError(f"{name}: its content does not match its digest")
+        release.signature = told.signature
         return release
+
+
+class _Head(msgspec.Struct, array_like=True, frozen=True):
+    digest: str
+    manifest: msgspec.Raw
+    signature: str = ""
 
 
 class _AnyManifest(msgspec.Struct):

@@ -1,20 +1,24 @@
-"""The command ``runout-server``: run, check, round, select, models, withdraw, repin."""
+"""The command ``runout-server``: run, check, round, select, models, key, withdraw, repin."""
 
 import argparse
 import signal
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
 
 from contract.errors import RunoutError
-from server.config import load
+from server.config import ServerConfig, load
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command; returns the exit code: 0 done, 1 nothing came of it, 2 a mistake to mend."""
-    arguments = _parser().parse_args(argv)
+    parser = _parser()
+    arguments = parser.parse_args(argv)
+    if arguments.config is None:
+        parser.error("the following arguments are required: --config")
     try:
         code: int = arguments.do(arguments)
     except RunoutError as error:
@@ -33,10 +37,16 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    def command(name: str, do: object, text: str) -> argparse.ArgumentParser:
+    def command(
+        name: str, do: object, text: str, *, actions: bool = False
+    ) -> argparse.ArgumentParser:
         sub = commands.add_parser(name, help=text, description=text)
         sub.add_argument(
-            "--config", type=Path, required=True, metavar="FILE", help="e.g. configs/server.toml"
+            "--config",
+            type=Path,
+            required=not actions,
+            metavar="FILE",
+            help="e.g. configs/server.toml",
         )
         sub.set_defaults(do=do)
         return sub
@@ -60,9 +70,40 @@ def _parser() -> argparse.ArgumentParser:
         "--only", action="store_true", help="try the models of --candidate, and not the usual ones"
     )
     select.add_argument("--out", type=Path, metavar="FILE", help="write the chosen model here")
-    command("models", _models, "List the versions there are.")
-    withdraw = command("withdraw", _withdraw, "Take a node's contribution out of the sums.")
+    models = command(
+        "models",
+        _models_list,
+        "List versions, or show, compare, restore and withdraw them.",
+        actions=True,
+    )
+    actions = models.add_subparsers(metavar="ACTION")
+
+    def action(name: str, do: str, text: str, *names: str) -> argparse.ArgumentParser:
+        sub = actions.add_parser(name, help=text, description=text)
+        sub.set_defaults(do=_models(do))
+        # Where people write it; before the action it is taken, too.
+        sub.add_argument("--config", type=Path, default=argparse.SUPPRESS, metavar="FILE")
+        for one in names:
+            sub.add_argument(one, type=int, metavar="VERSION")
+        sub.add_argument("--asset-class", metavar="NAME", help="where the server knows several")
+        return sub
+
+    models.set_defaults(asset_class=None)
+    action("list", "listed", "All versions there are (the default).")
+    action("show", "show", "Whence a version comes, who is in it, and how it did.", "version")
+    action("diff", "diff", "What two versions differ in.", "one", "other")
+    action("promote", "promote", "Hand an earlier version's models out again.", "version")
+    back = action("rollback", "rollback", "Hand out what judged before the newest version.")
+    back.add_argument(
+        "--to", type=int, metavar="VERSION", help="this one; 0: each device's own models"
+    )
+    out = action("withdraw", "withdraw", "Take a node out of the sums, and release the result.")
+    out.add_argument("node", help="its name")
+    withdraw = command(
+        "withdraw", _withdraw, "Take a node out of the sums; the next training goes without."
+    )
     withdraw.add_argument("node", help="its name")
+    command("key", _key, "Print the public key that devices trust (federation.release_key).")
     command("repin", _repin, "Let the next training pin the spec that most nodes run then.")
     return parser
 
@@ -121,30 +162,23 @@ def _select(arguments: argparse.Namespace) -> int:
     return select(load(arguments.config), arguments)
 
 
-def _models(arguments: argparse.Namespace) -> int:
-    from server.registry import Registry, cohorts
+def _models(name: str) -> Callable[[argparse.Namespace], int]:
+    def do(arguments: argparse.Namespace) -> int:
+        from server import models_command
 
-    config = load(arguments.config)
-    row = "{:16} {:>7} {:20} {:>5} {:8} {:>8} {:>8} {:>8}  {}"
-    print(row.format("class", "version", "made", "nodes", "judges", "rmse h", "worst", "alone", ""))
-    for name in cohorts(config.folder):
-        registry = Registry(config.folder, name)
-        current = registry.current()
-        for known in registry.all():
-            if known.release is None:
-                print(row.format(name, known.version, *[""] * 6, known.problem))
-                continue
-            manifest = known.release.manifest
-            metrics, model = manifest.metrics, manifest.rul_model
-            numbers = [
-                f"{metrics[key]:.1f}" if key in metrics else "-"
-                for key in (f"rmse/{model}", f"rmse_worst/{model}", "rmse/local")
-            ]
-            made = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(manifest.created_ns / 1e9))
-            live = current is not None and current.version == known.version
-            nodes = len(manifest.contributors)
-            mark = "handed out" if live else ""
-            print(row.format(name, known.version, made, nodes, model or "-", *numbers, mark))
+        run: Callable[[ServerConfig, argparse.Namespace], int] = getattr(models_command, name)
+        return run(load(arguments.config), arguments)
+
+    return do
+
+
+_models_list = _models("listed")
+
+
+def _key(arguments: argparse.Namespace) -> int:
+    from server.signing import public_pem
+
+    print(public_pem(load(arguments.config).folder), end="")
     return 0
 
 

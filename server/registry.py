@@ -18,6 +18,7 @@ from contract.errors import ContractError, RunoutError
 from contract.models.ridge import Basis
 from contract.release import Release, load_model
 from contract.spec import AssetClass
+from server.signing import sign
 
 JOURNAL_BYTES = 10_000_000
 """The journal is set aside as ``rounds.1.jsonl`` beyond this, and the one before is dropped."""
@@ -58,6 +59,7 @@ class Registry:
 
     def __init__(self, state: Path, asset_class: str) -> None:
         self.asset_class = asset_class
+        self._state = state
         self.folder = state / "registry" / quote(asset_class, safe="")
         self.folder.mkdir(parents=True, exist_ok=True)
 
@@ -105,12 +107,40 @@ class Registry:
         return max(self.versions(), default=0) + 1
 
     def register(self, release: Release) -> None:
-        """Keep a release and hand it out from now on."""
+        """Sign and keep a release, and hand it out from now on."""
         path = self.path(release.version)
         if path.exists():
             raise RunoutError(f"{path}: version {release.version} exists; versions never change")
+        sign(release, self._state)
         release.save(path)
         npz.write(self.folder / "current", str(release.version).encode())
+
+    def restore(self, version: int, at_s: float) -> Release:
+        """Hand out a version's models again, under a new number; 0: each device's own models.
+
+        Raises:
+            ContractError: there is no such version, or it is damaged.
+            RunoutError: nothing was handed out yet.
+        """
+        current = self.current()
+        if current is None:
+            raise RunoutError(f"{self.asset_class}: nothing was handed out yet")
+        source = current if version == 0 else self.get(version)
+        manifest = msgspec.structs.replace(
+            source.manifest,
+            version=self.next_version(),
+            parent=current.version,
+            created_ns=round(at_s * 1e9),
+            restores=version,
+        )
+        if version == 0:
+            manifest = msgspec.structs.replace(
+                manifest, rul_model="", contributors=(), metrics={}, epochs={}, lives={}
+            )
+        release = Release(manifest, source.arrays if version else {})
+        self.register(release)
+        self.note("restored", at_s, version=release.version, restores=version)
+        return release
 
     # -- the line ---------------------------------------------------------------------------
 

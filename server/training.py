@@ -154,7 +154,19 @@ class Training:
             return None
         return self._models(accepted, before)
 
-    def _models(self, nodes: list[int], before: Release | None) -> Release | None:
+    def again(self) -> Release | None:
+        """Release what the ledgers hold now, without asking anyone; None: that makes no model.
+
+        Weights are left out: nobody can be taken out of those.
+        """
+        before = self.open()
+        if self.cohort is None or before is None:
+            return None
+        return self._models([], before, weights=False)
+
+    def _models(
+        self, nodes: list[int], before: Release | None, *, weights: bool = True
+    ) -> Release | None:
         cohort = self._cohort()
         line = self._line()
         total = self._total(cohort.statistics.under(line.digest), line.asset_class)
@@ -174,7 +186,7 @@ class Training:
         if (total.basis.n or private) and line.asset_class.rul:
             line, basis = (line, _plain(total)) if private else self._basis(nodes, line, total)
             arrays |= basis.arrays()
-            arrays |= self._fit(nodes, line, basis, before)
+            arrays |= self._fit(nodes, line, basis, before if weights else None)
             for one in cohort.ridge.under(_tie(line)):
                 lives[one.key.node] = one.key.lives
                 known = contributors.get(one.key.node, 0)

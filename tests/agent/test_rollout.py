@@ -1,19 +1,22 @@
 """A server's questions are answered from the store; its release judges if it is good enough."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import msgspec
 import numpy as np
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from agent.config import AgentConfig, Learning
+from agent.config import AgentConfig, Federation, Learning
 from agent.local_round import answer
 from agent.rollout import deliver
 from agent.store import read_checkpoint
 from contract import VERSION
 from contract.arrays import Arrays
-from contract.errors import ContractError
+from contract.errors import ConfigError, ContractError
 from contract.model_spec import Ridge
 from contract.models.moments import HealthModel, Moments
 from contract.models.ridge import Basis, GramSums, expand
@@ -301,3 +304,81 @@ def test_the_checkpoint_says_which_release_judged(config: AgentConfig, node: Any
     node.close()
     head, _ = read_checkpoint(config.state / "checkpoint.npz")
     assert head["released"] == {"pump": [1, made.digest]}
+
+
+# -- who may release -------------------------------------------------------------------------------
+
+
+def key_file(folder: Path) -> tuple[Ed25519PrivateKey, Path]:
+    folder.mkdir(parents=True, exist_ok=True)
+    key = Ed25519PrivateKey.generate()
+    path = folder / "fleet.pem"
+    path.write_bytes(key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo))
+    return key, path
+
+
+def test_a_device_that_trusts_a_key_takes_what_that_has_signed_and_nothing_else(
+    configure: Configure, device: Open, tmp_path: Path
+) -> None:
+    key, path = key_file(tmp_path / "keys")
+    config = configure(federation=Federation(release_key=str(path)))
+    made = device(config)
+    for n in range(6):
+        made.wear_out(f"pump-{n}", n)
+    made.engine.checkpoint()
+    release = trained(config)
+    reasons = []
+    other, _ = key_file(tmp_path / "others")
+    for signature in ("", "zz", other.sign(release.digest.encode()).hex()):
+        release.signature = signature
+        deliver(config.state, release)
+        (verdict,) = made.engine.consider_releases(1)
+        assert not verdict.promoted
+        reasons.append(verdict.reason)
+    assert "not signed" in reasons[0]
+    assert reasons[1] == reasons[2] == "its signature is not by the key that this device trusts"
+    assert made.engine.status(online=True).live == {"pump": 0}
+    release.signature = key.sign(release.digest.encode()).hex()
+    deliver(config.state, release)
+    (verdict,) = made.engine.consider_releases(1)
+    assert verdict.promoted
+
+
+def test_a_key_that_is_none_is_said_before_anything_runs(
+    configure: Configure, device: Open, tmp_path: Path
+) -> None:
+    path = tmp_path / "key.pem"
+    for content, words in ((None, "cannot be read"), ("nothing", "is no PEM key")):
+        if content is not None:
+            path.write_text(content, encoding="utf-8")
+        with pytest.raises(ConfigError, match=words):
+            device(configure(federation=Federation(release_key=str(path))))
+
+
+def test_what_a_person_restores_is_taken_even_if_it_errs_more(
+    config: AgentConfig, node: Any
+) -> None:
+    good = trained(config)
+    bad = worse(good, version=2)
+    deliver(config.state, good)
+    node.engine.consider_releases(1)
+    manifest = msgspec.structs.replace(bad.manifest, version=3, restores=2)
+    deliver(config.state, Release(manifest, bad.arrays))
+    (verdict,) = node.engine.consider_releases(2)
+    assert verdict.promoted
+    assert verdict.reason.startswith("restores version 2; error on 2 held-out lives")
+
+
+def test_back_to_the_devices_own_models(config: AgentConfig, node: Any) -> None:
+    good = trained(config)
+    deliver(config.state, good)
+    node.engine.consider_releases(1)
+    none = msgspec.structs.replace(good.manifest, version=2, restores=0, rul_model="", metrics={})
+    deliver(config.state, Release.from_bytes(Release(none, {}).to_bytes(), "none"))
+    (verdict,) = node.engine.consider_releases(2)
+    assert verdict.promoted
+    assert "this device's own models judge" in verdict.reason
+    told = node.live("pump-9", np.full((30, 2), [5.0, 40.0]))
+    reports = [one for one in told if isinstance(one, Health)]
+    assert {one.judged_by for one in reports} == {2}
+    assert any(one.rul_h is not None and one.rul_h == one.rul_local_h for one in reports)

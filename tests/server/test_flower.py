@@ -246,6 +246,18 @@ def test_a_killed_superlink_is_started_again_and_the_nodes_come_back(fleet: Flee
     assert "SuperLink ended; starting again" in fleet.said()
 
 
+def test_what_judged_before_is_handed_out_again(fleet: Fleet) -> None:
+    fleet.wait(lambda s: s.phase == "serving" and s.online == 2)
+    command = [program("runout-server"), "models", "rollback", "--config", str(fleet.config)]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    assert "version 2: handed out as version 4" in done.stdout
+    seen = fleet.wait(
+        lambda s: s.released and s.released.version == 4 and len(s.released.delivered) == 2
+    )
+    assert seen.released is not None
+    assert set(seen.released.delivered.values()) == {"delivered"}
+
+
 def test_the_server_ends_within_seconds_and_leaves_no_process(fleet: Fleet) -> None:
     own = processes.descendants(fleet.server.pid)
     assert len(own) >= 3  # SuperLink, its superexec, the ServerApp
