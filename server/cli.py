@@ -1,4 +1,4 @@
-"""The command ``runout-server``: run, check, round, select, models, key, withdraw, repin."""
+"""The command ``runout-server``: run, check, round, select, models, service and more."""
 
 import argparse
 import signal
@@ -104,6 +104,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     withdraw.add_argument("node", help="its name")
     command("key", _key, "Print the public key that devices trust (federation.release_key).")
+    command("service", _service, "Serve the models over REST, until SIGINT or SIGTERM.")
     command("repin", _repin, "Let the next training pin the spec that most nodes run then.")
     return parser
 
@@ -173,6 +174,12 @@ def _models(name: str) -> Callable[[argparse.Namespace], int]:
 
 
 _models_list = _models("listed")
+
+
+def _service(arguments: argparse.Namespace) -> int:
+    from server.service_command import serve
+
+    return serve(load(arguments.config))
 
 
 def _key(arguments: argparse.Namespace) -> int:

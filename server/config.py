@@ -32,6 +32,32 @@ class Tls(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     key: str
 
 
+class Service(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Models over REST: ``runout-server service``.
+
+    Attributes:
+        listen: ``host:port``; beyond loopback it needs ``[tls]`` and ``token_file``.
+        token_file: holds on its first line the bearer token that callers must give.
+        most_rows: in one request.
+        most_bytes: of one request.
+    """
+
+    listen: str = "127.0.0.1:8790"
+    token_file: str = ""
+    most_rows: Count = 10_000
+    most_bytes: Count = 16_000_000
+
+    @property
+    def host(self) -> str:
+        """Return the host to listen on."""
+        return self.listen.rpartition(":")[0].strip("[]")
+
+    @property
+    def port(self) -> int:
+        """Return the port to listen on."""
+        return int(self.listen.rpartition(":")[2])
+
+
 class ServerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Everything; see ``configs/server.toml`` for a commented example.
 
@@ -46,6 +72,7 @@ class ServerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         strategy: merges the means family.
         tls: needed beyond loopback.
         guard: how far one node may stand out.
+        service: models over REST.
     """
 
     state: str = "out/server"
@@ -58,6 +85,7 @@ class ServerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     strategy: StrategyName = "fedavg"
     tls: Tls | None = None
     guard: Limits = Limits()
+    service: Service = Service()
 
     @property
     def folder(self) -> Path:
@@ -85,9 +113,19 @@ def load(path: Path) -> ServerConfig:
 
 
 def _problem(config: ServerConfig) -> str:
-    host, _, port = config.listen.rpartition(":")
-    if not host or not port.isdigit() or not 1 <= int(port) <= 65535:
-        return f"listen: {config.listen!r} is not host:port, such as 127.0.0.1:9092"
+    for key, listen, example in (
+        ("listen", config.listen, "127.0.0.1:9092"),
+        ("service.listen", config.service.listen, "127.0.0.1:8790"),
+    ):
+        host, _, port = listen.rpartition(":")
+        if not host or not port.isdigit() or not 1 <= int(port) <= 65535:
+            return f"{key}: {listen!r} is not host:port, such as {example}"
+    service = config.service
+    if not is_loopback(service.host) and (config.tls is None or not service.token_file):
+        return (
+            f"service.listen: {service.host!r} is beyond loopback: give [tls] and "
+            "service.token_file, or put a proxy with TLS in front of loopback"
+        )
     if config.tls is None:
         if not is_loopback(config.host):
             return (

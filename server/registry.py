@@ -102,6 +102,17 @@ class Registry:
                 continue  # it stays in the list with its problem; an older whole one serves
         return None
 
+    def pointed(self) -> int | None:
+        """Return the number of the version that is handed out, as far as it is whole."""
+        try:
+            pointed = int((self.folder / "current").read_text())
+        except (OSError, ValueError):
+            pointed = 0
+        if pointed in self.versions():
+            return pointed
+        current = self.current()
+        return None if current is None else current.version
+
     def next_version(self) -> int:
         """Return the number of the version to come; numbers are never used twice."""
         return max(self.versions(), default=0) + 1
