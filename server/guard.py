@@ -37,15 +37,18 @@ Shape = tuple[tuple[int, ...], np.dtype[np.generic]]
 
 
 class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """How far one node may stand out in the means family.
+    """How far one node may stand out.
 
     Attributes:
         rows_cap: claimed rows count up to this multiple of the others' median.
-        norm_cap: a step is shortened to this multiple of the others' median length.
+        norm_cap: a step of weights is shortened to this multiple of the others' median length.
+        error_cap: ridge sums on which the fleet's model errs by more than this multiple of the
+            nodes' median error are left out.
     """
 
     rows_cap: float = 10.0
     norm_cap: float = 5.0
+    error_cap: float = 3.0
 
 
 def expected(spec: AssetClass, request: Request) -> dict[str, Shape]:

@@ -45,6 +45,7 @@ from server.registry import Line, Registry, cohorts
 from server.rounds import Fleet, Heard
 from server.status import Phase, Status
 from server.strategy import WeightsMerger
+from server.trust import Trusted, trusted, trusted_statistics
 
 log = logging.getLogger("runout.server")
 
@@ -108,6 +109,8 @@ class Training:
         silent: nodes that let a deadline pass in the last training, and were not heard of since.
         measured: what each node measured of the newest candidate.
         conditions: by how much solving multiplied a rounding of its sums, by model.
+        distrusted: nodes whose ridge sums were left out of the newest model, see ``server.trust``.
+        reduced: nodes whose ridge sums counted in part.
     """
 
     settings: Settings
@@ -120,6 +123,8 @@ class Training:
     silent: set[int] = field(default_factory=set, init=False)
     measured: dict[str, evaluate.Measured] = field(default_factory=dict, init=False)
     conditions: dict[str, float] = field(default_factory=dict, init=False)
+    distrusted: set[str] = field(default_factory=set, init=False)
+    reduced: set[str] = field(default_factory=set, init=False)
 
     def open(self) -> Release | None:
         """Find the cohort without asking anyone; returns what is handed out, if anything is."""
@@ -188,7 +193,9 @@ class Training:
             arrays |= basis.arrays()
             arrays |= self._fit(nodes, line, basis, before if weights else None)
             for one in cohort.ridge.under(_tie(line)):
-                lives[one.key.node] = one.key.lives
+                if one.key.node in self.distrusted:
+                    continue
+                lives[one.key.node] = 0 if one.key.node in self.reduced else one.key.lives
                 known = contributors.get(one.key.node, 0)
                 contributors[one.key.node] = max(known, one.key.epoch)
         if not arrays:
@@ -214,7 +221,9 @@ class Training:
     def _total(self, told: list[Contribution], spec: AssetClass) -> Statistics | None:
         """Add up statistics; None: there are none, or too few or too noisy ones."""
         if spec.privacy is None:
-            return Statistics.of(told, spec.health)
+            found = trusted_statistics(told, self.settings.guard)
+            self._note_trust(found, "statistics")
+            return Statistics.of(found.contributions, spec.health)
         total = None
         try:
             if isinstance(spec.health, Moments):
@@ -411,6 +420,7 @@ class Training:
             self._close("fit", heard, accepted, refused, balanced=said)
         fitted = dict(weights or {})
         told = cohort.ridge.under(_tie(line))
+        told = self._believed(told, spec, ridge)
         private = spec.privacy
         total = gram_total(told) if private is None else noisy_gram_total(told, spec.cap_h, private)
         self.conditions = {}
@@ -427,6 +437,25 @@ class Training:
             if ridge.personal:
                 fitted |= total.arrays("fleet/")
         return fitted
+
+    def _believed(
+        self, told: list[Contribution], spec: AssetClass, ridge: Ridge | None
+    ) -> list[Contribution]:
+        """Return the sums that may be merged; say whose may not."""
+        self.distrusted, self.reduced = set(), set()
+        if ridge is None or spec.privacy is not None:
+            return told  # noise hides who lies, too; there, each is clipped
+        found = trusted(told, ridge.penalty, self.settings.guard)
+        self._note_trust(found, "ridge")
+        self.distrusted, self.reduced = set(found.left_out), set(found.reduced)
+        return found.contributions
+
+    def _note_trust(self, found: Trusted, what: str) -> None:
+        for name, why in (found.reduced | found.left_out).items():
+            word = "left out" if name in found.left_out else "reduced"
+            log.warning("%s: its %s sums are %s: %s", name, what, word, why)
+            event = word.replace(" ", "_")
+            self._cohort().registry.note(event, self.now(), node=name, sums=what, why=why)
 
     def _evaluate(self, nodes: list[int], candidate: Release) -> dict[str, evaluate.Measured]:
         spec = candidate.manifest.asset_class
