@@ -11,7 +11,7 @@ a small network's, averaged plainly, or balanced and merged by a trimmed mean.
 import argparse
 import json
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -100,7 +100,7 @@ def attacked_sums(fleet: Fleet, X: Floats, true: Floats) -> list[dict[str, objec
     asked = Request(VERSION, FIT, fleet.spec.name, fleet.spec.digest(), 1, ("ridge",))
     honest = [d.answer(FIT, basis.arrays(), round_=1, models=("ridge",)) for d in fleet.devices]
 
-    def judged(told: list[Contribution]) -> float:
+    def judged(told: Sequence[Contribution]) -> float:
         total = gram_total(told)
         if total is None:
             return float("nan")
@@ -130,7 +130,7 @@ def _guarded(
     told: list[Update],
     asked: Request,
     fleet: Fleet,
-    judged: Callable[[list[Contribution]], float],
+    judged: Callable[[Sequence[Contribution]], float],
 ) -> tuple[float, str]:
     spec = fleet.spec
     passed, why = [], ""

@@ -4,9 +4,10 @@ A contribution is keyed by node and epoch and tied to what it was computed under
 for the ridge family also the basis). Nodes that are absent in a run still count.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import overload
 from urllib.parse import quote
 
 import msgspec
@@ -52,8 +53,38 @@ class Contribution:
     arrays: Arrays
 
 
+class Told(Sequence[Contribution]):
+    """Contributions by node: each is read from its file when it is its turn, and not held.
+
+    Attributes:
+        keys: of all, in order.
+    """
+
+    def __init__(self, keys: list[Key], path: Callable[[str], Path]) -> None:
+        self.keys = keys
+        self._path = path
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    @overload
+    def __getitem__(self, at: int) -> Contribution: ...
+
+    @overload
+    def __getitem__(self, at: slice) -> "Told": ...
+
+    def __getitem__(self, at: int | slice) -> "Contribution | Told":
+        if isinstance(at, slice):
+            return Told(self.keys[at], self._path)
+        key = self.keys[at]
+        return Contribution(key, npz.read(self._path(key.node))[1])
+
+    def __iter__(self) -> Iterator[Contribution]:
+        return (self[i] for i in range(len(self.keys)))
+
+
 class Ledger:
-    """The newest contribution of each node, in one file each.
+    """The newest contribution of each node, in one file each; in memory are their keys alone.
 
     Totals are summed in the order of the nodes' names, so that neither the order of arrival nor
     what was withdrawn meanwhile makes a difference, bit for bit.
@@ -61,47 +92,47 @@ class Ledger:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._contributions: dict[str, Contribution] = {}
+        self._keys: dict[str, Key] = {}
         self.unreadable: list[str] = []
         folder.mkdir(parents=True, exist_ok=True)
         for path in sorted(folder.glob("*.npz")):
             try:
-                head, arrays = npz.read(path)
+                head, _ = npz.read(path)
                 key = msgspec.json.decode(head, type=Key)
             except (ContractError, msgspec.MsgspecError) as error:
                 # The node's next contribution replaces it; until then the others count without.
                 self.unreadable.append(str(error))
                 continue
-            self._contributions[key.node] = Contribution(key, arrays)
+            self._keys[key.node] = key
 
     def put(self, contribution: Contribution) -> bool:
         """Take a contribution in; False if it is known already, or older than what is known."""
         key = contribution.key
-        known = self._contributions.get(key.node)
-        if known is not None and known.key.tie == key.tie and known.key.epoch >= key.epoch:
+        known = self._keys.get(key.node)
+        if known is not None and known.tie == key.tie and known.epoch >= key.epoch:
             return False
         npz.write(self._path(key.node), npz.to_bytes(msgspec.json.encode(key), contribution.arrays))
-        self._contributions[key.node] = contribution
+        self._keys[key.node] = key
         return True
 
     def withdraw(self, node: str) -> bool:
         """Take a node's contribution out; the total is then as if it had never been in."""
-        if self._contributions.pop(node, None) is None:
+        if self._keys.pop(node, None) is None:
             return False
         self._path(node).unlink(missing_ok=True)
         return True
 
-    def under(self, tie: str) -> list[Contribution]:
+    def under(self, tie: str) -> Told:
         """Return the contributions computed under one basis or spec, by node."""
-        ordered = sorted(self._contributions.items())
-        return [one for _, one in ordered if one.key.tie == tie]
+        ordered = sorted(self._keys.items())
+        return Told([key for _, key in ordered if key.tie == tie], self._path)
 
     def nodes_not_under(self, tie: str) -> list[str]:
         """Return the nodes whose contribution does not count under a tie."""
-        return sorted(n for n, one in self._contributions.items() if one.key.tie != tie)
+        return sorted(n for n, key in self._keys.items() if key.tie != tie)
 
     def __len__(self) -> int:
-        return len(self._contributions)
+        return len(self._keys)
 
     def _path(self, node: str) -> Path:
         return self._folder / f"{quote(node, safe='')}.npz"
@@ -154,7 +185,7 @@ def kinds_total(contributions: Iterable[Contribution], spec: Faults) -> KindStat
 
 
 def noisy_statistics(
-    contributions: list[Contribution], spec: MomentsSpec, privacy: Privacy
+    contributions: Sequence[Contribution], spec: MomentsSpec, privacy: Privacy
 ) -> Statistics | None:
     """Return what statistics with noise in them add up to; None for too few nodes.
 
@@ -177,7 +208,7 @@ def noisy_statistics(
 
 
 def noisy_gram_total(
-    contributions: list[Contribution], cap_h: float, privacy: Privacy
+    contributions: Sequence[Contribution], cap_h: float, privacy: Privacy
 ) -> GramSums | None:
     """Return what ridge sums with noise in them add up to; None for too few nodes."""
     total = gram_total(contributions)
@@ -199,11 +230,17 @@ def withdraw(state: Path, node: str) -> list[str]:
 
 def gram_total(contributions: Iterable[Contribution], prefix: str = "ridge/") -> GramSums | None:
     """Return the sum of the ridge sums of several nodes; None for nobody."""
-    total: GramSums | None = None
+    names = [prefix + name for name in ("n", "gram", "target")]
+    total: Arrays = {}
     for one in contributions:
-        sums = GramSums.from_arrays(one.arrays, prefix)
-        total = sums if total is None else total.merge(sums)
-    return total
+        for name in names:
+            # As they are told, packed: half of what unpacked ones would take, and the same sums.
+            told = np.asarray(one.arrays[name], dtype=np.float64)
+            if name in total:
+                np.add(total[name], told, out=total[name])
+            else:
+                total[name] = told.copy()
+    return GramSums.from_arrays(total, prefix) if total else None
 
 
 def shape_total(contributions: Iterable[Contribution]) -> Floats | None:

@@ -8,7 +8,7 @@ import hashlib
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
@@ -34,6 +34,7 @@ from server.merge import (
     Key,
     Ledger,
     Statistics,
+    Told,
     gram_total,
     kinds_total,
     ledger_folder,
@@ -186,18 +187,17 @@ class Training:
             told = kinds_total(cohort.statistics.under(line.digest), line.asset_class.faults)
             if told is not None and tells(told):
                 arrays |= told.solve().arrays("faults/model/")
-        contributors = {one.key.node: one.key.epoch for one in cohort.statistics.under(line.digest)}
+        contributors = {one.node: one.epoch for one in cohort.statistics.under(line.digest).keys}
         private = line.asset_class.privacy is not None
         if (total.basis.n or private) and line.asset_class.rul:
             line, basis = (line, _plain(total)) if private else self._basis(nodes, line, total)
             arrays |= basis.arrays()
             arrays |= self._fit(nodes, line, basis, before if weights else None)
-            for one in cohort.ridge.under(_tie(line)):
-                if one.key.node in self.distrusted:
+            for key in cohort.ridge.under(_tie(line)).keys:
+                if key.node in self.distrusted:
                     continue
-                lives[one.key.node] = 0 if one.key.node in self.reduced else one.key.lives
-                known = contributors.get(one.key.node, 0)
-                contributors[one.key.node] = max(known, one.key.epoch)
+                lives[key.node] = 0 if key.node in self.reduced else key.lives
+                contributors[key.node] = max(contributors.get(key.node, 0), key.epoch)
         if not arrays:
             log.warning(
                 "training %d ends: the nodes know neither healthy behaviour nor finished lives yet",
@@ -218,7 +218,7 @@ class Training:
         )
         return self._release(nodes, manifest, arrays)
 
-    def _total(self, told: list[Contribution], spec: AssetClass) -> Statistics | None:
+    def _total(self, told: Sequence[Contribution], spec: AssetClass) -> Statistics | None:
         """Add up statistics; None: there are none, or too few or too noisy ones."""
         if spec.privacy is None:
             found = trusted_statistics(told, self.settings.guard)
@@ -296,7 +296,7 @@ class Training:
             accepted.append(node_id)
             self._put(cohort.statistics, update, line.digest, self.fleet.name(node_id))
         self._fold_late()
-        rows = sum(one.key.rows for one in cohort.statistics.under(line.digest))
+        rows = sum(key.rows for key in cohort.statistics.under(line.digest).keys)
         known = len(cohort.statistics.under(line.digest))
         self._close("statistics", heard, accepted, refused, rows=rows, nodes_in_sum=known)
         return accepted
@@ -419,8 +419,7 @@ class Training:
             self._fold_late()
             self._close("fit", heard, accepted, refused, balanced=said)
         fitted = dict(weights or {})
-        told = cohort.ridge.under(_tie(line))
-        told = self._believed(told, spec, ridge)
+        told = self._believed(cohort.ridge.under(_tie(line)), spec, ridge)
         private = spec.privacy
         total = gram_total(told) if private is None else noisy_gram_total(told, spec.cap_h, private)
         self.conditions = {}
@@ -439,8 +438,8 @@ class Training:
         return fitted
 
     def _believed(
-        self, told: list[Contribution], spec: AssetClass, ridge: Ridge | None
-    ) -> list[Contribution]:
+        self, told: Sequence[Contribution], spec: AssetClass, ridge: Ridge | None
+    ) -> Sequence[Contribution]:
         """Return the sums that may be merged; say whose may not."""
         self.distrusted, self.reduced = set(), set()
         if ridge is None or spec.privacy is not None:
@@ -653,11 +652,11 @@ class Training:
 
     def _nothing_new(self, before: Release, accepted: list[int]) -> bool:
         known = before.manifest.epochs
-        there = {one.key.node: one.key.epoch for one in self._contributions()}
+        there = {key.node: key.epoch for key in self._contributions().keys}
         names = {self.fleet.name(node_id) for node_id in accepted}
         return all(known.get(name) == epoch for name, epoch in there.items() if name in names)
 
-    def _contributions(self) -> list[Contribution]:
+    def _contributions(self) -> Told:
         return self._cohort().statistics.under(self._line().digest)
 
     def _trainings_before(self) -> int:

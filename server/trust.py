@@ -4,15 +4,16 @@ The squared error of any linear model on the rows behind some sums is ``energy -
 w·gram·w``: so the server can hold each node against what most others agree on, without a row of it.
 """
 
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
-from typing import NamedTuple
+from typing import NamedTuple, overload
 
 import numpy as np
 
 from contract.arrays import Floats
 from contract.models.ridge import GramSums
 from server.guard import Limits
-from server.merge import Contribution
+from server.merge import Contribution, Key, Told
 
 FEWEST = 4
 """Nodes below which there is no majority to speak of."""
@@ -27,86 +28,143 @@ class Trusted(NamedTuple):
 
     Attributes:
         contributions: of nodes that are believed, some of them counting for less.
-        reduced: names of those.
+        reduced: why, by the names of those.
         left_out: why, by the names of the others.
     """
 
-    contributions: list[Contribution]
+    contributions: Sequence[Contribution]
     reduced: dict[str, str]
     left_out: dict[str, str]
 
 
+class Believed(Sequence[Contribution]):
+    """Some contributions less some of them, others in part; read as they come, and not held."""
+
+    def __init__(
+        self,
+        told: Sequence[Contribution],
+        left_out: Iterable[str],
+        shares: dict[str, float],
+        sums: frozenset[str],
+    ) -> None:
+        self._told = told
+        without = set(left_out)
+        names = [key.node for key in _keys(told)]
+        self._kept = [i for i, name in enumerate(names) if name not in without]
+        self._shares = shares
+        self._sums = sums
+
+    def __len__(self) -> int:
+        return len(self._kept)
+
+    @overload
+    def __getitem__(self, at: int) -> Contribution: ...
+
+    @overload
+    def __getitem__(self, at: slice) -> Sequence[Contribution]: ...
+
+    def __getitem__(self, at: int | slice) -> Contribution | Sequence[Contribution]:
+        if isinstance(at, slice):
+            return [self._one(i) for i in self._kept[at]]
+        return self._one(self._kept[at])
+
+    def __iter__(self) -> Iterator[Contribution]:
+        return (self._one(i) for i in self._kept)
+
+    def _one(self, at: int) -> Contribution:
+        one = self._told[at]
+        share = self._shares.get(one.key.node)
+        if share is None:
+            return one
+        parts = {
+            name: np.asarray(array, dtype=np.float64) * share
+            for name, array in one.arrays.items()
+            if name in self._sums
+        }
+        return replace(one, arrays={**one.arrays, **parts})
+
+
+def _keys(told: Sequence[Contribution]) -> Sequence[Key]:
+    return told.keys if isinstance(told, Told) else [one.key for one in told]
+
+
 def trusted(
-    contributions: list[Contribution], penalty: float, limits: Limits, prefix: str = "ridge/"
+    contributions: Sequence[Contribution], penalty: float, limits: Limits, prefix: str = "ridge/"
 ) -> Trusted:
     """Return the sums that may be merged, and who was left out or reduced, and why.
 
-    A majority of honest nodes is what it rests on: half of the jury, at least, must be.
+    A majority of honest nodes is what it rests on: half of the jury, at least, must be. Read are
+    all contributions twice, one after the other, and the jury's once more.
     """
-    with_rows = [one for one in contributions if float(one.arrays[prefix + "n"][0]) > 0]
-    if len(with_rows) < FEWEST:
+    counts = {
+        one.key.node: n for one in contributions if (n := float(one.arrays[prefix + "n"][0])) > 0
+    }
+    if len(counts) < FEWEST:
         return Trusted(contributions, {}, {})
-    sums = {one.key.node: GramSums.from_arrays(one.arrays, prefix) for one in with_rows}
-    reduced: dict[str, str] = {}
-    for name, own in sums.items():
-        limit = limits.rows_cap * float(np.median([o.n for n, o in sums.items() if n != name]))
-        if own.n > limit:
-            reduced[name] = f"claims {own.n:.0f} rows, counted as {limit:.0f}"
-            sums[name] = own.decay(limit / own.n)
-    consensus = _consensus(sums, penalty)
-    errors = {name: error(own, consensus) for name, own in sums.items()}
+    shares, reduced = _reduced(counts, limits, "rows")
+    consensus = _consensus(contributions, sorted(counts), penalty, prefix)
+    errors = {
+        one.key.node: error(GramSums.from_arrays(one.arrays, prefix), consensus)
+        for one in contributions
+        if one.key.node in counts
+    }
     middle = float(np.median(list(errors.values())))
     left_out = {
         name: f"the fleet's model errs by {one:.3g} h on its rows, by {middle:.3g} on most others'"
         for name, one in errors.items()
         if one > limits.error_cap * middle
     }
-    kept = []
-    for one in contributions:
-        name = one.key.node
-        if name in left_out:
-            continue
-        if name in reduced:
-            arrays = {**one.arrays, **sums[name].arrays(prefix)}
-            # In part: so its device must not take its own part out of the total.
-            kept.append(replace(one, arrays=arrays))
-        else:
-            kept.append(one)
-    return Trusted(kept, {n: why for n, why in reduced.items() if n not in left_out}, left_out)
+    sums = frozenset(prefix + name for name in ("n", "gram", "target"))
+    return Trusted(
+        Believed(contributions, left_out, shares, sums),
+        {name: why for name, why in reduced.items() if name not in left_out},
+        left_out,
+    )
 
 
-def trusted_statistics(contributions: list[Contribution], limits: Limits) -> Trusted:
+def _reduced(
+    counts: dict[str, float], limits: Limits, what: str
+) -> tuple[dict[str, float], dict[str, str]]:
+    """Return what counts in part: the share, and why, by name."""
+    ordered = np.sort(np.array(list(counts.values())))
+    shares, reduced = {}, {}
+    for name, n in counts.items():
+        # Of the others: of what is sorted without one of its values.
+        at = int(np.searchsorted(ordered, n))
+        limit = limits.rows_cap * float(np.median(np.delete(ordered, at)))
+        if n > limit:
+            shares[name] = limit / n
+            reduced[name] = f"claims {n:.0f} {what}, counted as {limit:.0f}"
+    return shares, reduced
+
+
+def trusted_statistics(contributions: Sequence[Contribution], limits: Limits) -> Trusted:
     """Return the statistics that may be merged, where health is told as moments.
 
     Healthy vectors are told in the deviations of each asset's own beginning, so that they spread
     about as far everywhere: who says otherwise would make the fleet blind, or raise alarms.
     """
-    told = [one for one in contributions if _spread(one) is not None]
-    if len(told) < FEWEST:
-        return Trusted(contributions, {}, {})
-    spreads = {one.key.node: _spread(one) or 0.0 for one in told}
-    counts = {one.key.node: float(one.arrays["health/n"]) for one in told}
-    middle = float(np.median(list(spreads.values())))
-    left_out, reduced, kept = {}, {}, []
+    spreads: dict[str, float] = {}
+    counts: dict[str, float] = {}
     for one in contributions:
-        name = one.key.node
-        spread = spreads.get(name, middle)
-        if not middle / limits.error_cap <= spread <= middle * limits.error_cap:
-            left_out[name] = f"its healthy vectors spread {spread:.3g}, most others' {middle:.3g}"
-            continue
-        others = [n for other, n in counts.items() if other != name]
-        limit = limits.rows_cap * float(np.median(others))
-        if counts.get(name, 0.0) > limit:
-            share = limit / counts[name]
-            reduced[name] = f"claims {counts[name]:.0f} healthy vectors, counted as {limit:.0f}"
-            parts = {
-                key: np.asarray(array, dtype=np.float64) * share
-                for key, array in one.arrays.items()
-                if key in {"health/n", "health/scatter", "basis/n", "basis/scatter"}
-            }
-            one = replace(one, arrays={**one.arrays, **parts})  # noqa: PLW2901
-        kept.append(one)
-    return Trusted(kept, reduced, left_out)
+        spread = _spread(one)
+        if spread is not None:
+            spreads[one.key.node], counts[one.key.node] = spread, float(one.arrays["health/n"])
+    if len(spreads) < FEWEST:
+        return Trusted(contributions, {}, {})
+    middle = float(np.median(list(spreads.values())))
+    left_out = {
+        name: f"its healthy vectors spread {spread:.3g}, most others' {middle:.3g}"
+        for name, spread in spreads.items()
+        if not middle / limits.error_cap <= spread <= middle * limits.error_cap
+    }
+    shares, reduced = _reduced(counts, limits, "healthy vectors")
+    sums = frozenset({"health/n", "health/scatter", "basis/n", "basis/scatter"})
+    return Trusted(
+        Believed(contributions, left_out, shares, sums),
+        {name: why for name, why in reduced.items() if name not in left_out},
+        left_out,
+    )
 
 
 def _spread(one: Contribution) -> float | None:
@@ -130,18 +188,25 @@ def error(sums: GramSums, coefficients: Floats) -> float:
     return float(np.sqrt(max(square, 0.0) / sums.n))
 
 
-def _consensus(sums: dict[str, GramSums], penalty: float) -> Floats:
+def _consensus(
+    contributions: Sequence[Contribution], names: list[str], penalty: float, prefix: str
+) -> Floats:
     """Return the model of those whose own models most others' rows agree with."""
-    names = sorted(sums)
-    jury = [names[i] for i in np.unique(np.linspace(0, len(names) - 1, JURY).astype(int))]
-    models = {name: sums[name].solve(max(penalty, STIFF)) for name in jury}
+    jury = {names[i] for i in np.unique(np.linspace(0, len(names) - 1, JURY).astype(int))}
+    places = [i for i, key in enumerate(_keys(contributions)) if key.node in jury]
+    sums = {
+        one.key.node: GramSums.from_arrays(one.arrays, prefix)
+        for one in (contributions[i] for i in places)
+    }
+    stiff = max(penalty, STIFF)
+    models = {name: own.solve(stiff) for name, own in sums.items()}
     agreed = {
-        name: float(np.median([error(sums[other], model) for other in jury if other != name]))
+        name: float(np.median([error(sums[other], model) for other in sums if other != name]))
         for name, model in models.items()
     }
-    best = sorted(jury, key=lambda name: (agreed[name], name))[: (len(jury) + 1) // 2]
-    total = sums[best[0]]
+    best = sorted(sums, key=lambda name: (agreed[name], name))[: (len(sums) + 1) // 2]
+    # Each alike: or one that claims much would speak for all.
+    total = sums[best[0]].decay(1.0 / sums[best[0]].n)
     for name in best[1:]:
-        # Each alike: or one that claims much would speak for all.
-        total = total.merge(sums[name].decay(sums[best[0]].n / sums[name].n))
-    return total.solve(max(penalty, STIFF))
+        total = total.merge(sums[name].decay(1.0 / sums[name].n))
+    return total.solve(stiff)

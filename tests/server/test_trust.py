@@ -92,7 +92,7 @@ def test_who_claims_far_more_rows_than_others_counts_for_less() -> None:
 def test_a_few_nodes_have_no_majority_and_none_of_them_is_left_out() -> None:
     phi, y = rows_of(9)
     few = [*fleet(2), told("liar", phi, CAP - y)]
-    assert trusted(few, 1e-3, LIMITS).contributions == few
+    assert trusted(few, 1e-3, LIMITS).contributions is few
 
 
 def test_nodes_without_rows_are_neither_asked_nor_left_out() -> None:
@@ -132,7 +132,7 @@ def test_healthy_vectors_that_spread_unlike_all_others_are_left_out() -> None:
 
 def test_statistics_that_are_no_moments_pass() -> None:
     others = [Contribution(Key(f"n{i}", 1, "", 5), {"health/mass": np.ones(3)}) for i in range(5)]
-    assert trusted_statistics(others, LIMITS).contributions == others
+    assert trusted_statistics(others, LIMITS).contributions is others
 
 
 # -- in a training ---------------------------------------------------------------------------------
