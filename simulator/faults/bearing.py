@@ -20,11 +20,9 @@ class Bearing:
 
     def effect(self, severity: Floats) -> Effect:
         """Shake and heat; the hydraulics hardly notice."""
-        none = np.zeros_like(severity)
-        return Effect(
+        return Effect.of(
+            len(severity),
             vibration=4.5 * severity,
             friction=1.0 * severity,
-            head_loss=none,
-            roughness=none,
             efficiency_loss=0.02 * severity,
         )

@@ -20,9 +20,9 @@ class Cavitation:
 
     def effect(self, severity: Floats) -> Effect:
         """Lose head unsteadily, and shake in all frequencies."""
-        return Effect(
+        return Effect.of(
+            len(severity),
             vibration=1.8 * severity,
-            friction=np.zeros_like(severity),
             head_loss=0.20 * severity,
             roughness=0.05 * severity,
             efficiency_loss=0.12 * severity,

@@ -1,0 +1,27 @@
+"""Gear wear: flanks lose their form; the mesh grows loud, and the oil warm."""
+
+import numpy as np
+
+from contract.arrays import Floats
+from simulator.faults.effect import Effect
+
+
+class GearWear:
+    """Pitting that spreads over the flanks of the teeth."""
+
+    name = "gear_wear"
+    moves = ("vibration", "oil_temp")
+    what = "gear wear: the mesh grows loud with sidebands, the oil warms"
+
+    def severity(self, age: Floats) -> Floats:
+        """Rise faster and faster as the form is lost."""
+        grown: Floats = np.clip(age, 0.0, 1.0) ** 1.5
+        return grown
+
+    def effect(self, severity: Floats) -> Effect:
+        """Shake, and lose power in the mesh."""
+        return Effect.of(
+            len(severity),
+            vibration=2.8 * severity,
+            wear=0.55 * severity,
+        )
