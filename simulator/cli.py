@@ -72,7 +72,7 @@ def _run(args: argparse.Namespace) -> None:
         plant.truth(args.phase, str(args.scenario)),
         site=scenario.site,
         nodes=[node.name for node in scenario.nodes],
-        rows=sum(life.rows for life in lives),
+        rows=sum(life.rows + plant.bursts(life) for life in lives),
         what=f"{len(lives)} lives of {len({life.asset for life in lives})} machines",
     )
 

@@ -109,6 +109,24 @@ class Drift(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ambient_k: Annotated[float, msgspec.Meta(ge=-40, le=40)] = 0.0
 
 
+class Waveform(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Bursts of the vibration sensors, in g.
+
+    Attributes:
+        channel: its name in the topic.
+        rate_hz: samples a second.
+        samples: in a burst.
+        every_s: from one burst of a machine to the next, rounded to rows.
+        scale_end: of the sensor, both ways, in g.
+    """
+
+    channel: str = "accel"
+    rate_hz: Annotated[float, msgspec.Meta(ge=1000, le=200_000)] = 25_600.0
+    samples: Annotated[int, msgspec.Meta(ge=64, le=1_048_576)] = 8192
+    every_s: Annotated[float, msgspec.Meta(gt=0)] = 3600.0
+    scale_end: Annotated[float, msgspec.Meta(gt=0)] = 50.0
+
+
 class Scenario(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A plant and its truth.
 
@@ -123,6 +141,7 @@ class Scenario(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         seed: of everything that is drawn.
         season: of the year; absent: none.
         drift: slow changes of the process, of all machines of a kind.
+        waveform: how machines that have a vibration sensor send bursts; absent: none is sent.
     """
 
     site: str
@@ -135,6 +154,7 @@ class Scenario(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     seed: int = 1
     season: Season | None = None
     drift: tuple[Drift, ...] = ()
+    waveform: Waveform | None = None
 
     def kind(self, node: Node, machine: str) -> str:
         """Return what kind a machine is of."""
@@ -168,6 +188,8 @@ def _nearest(word: str, known: tuple[str, ...]) -> str:
 def _check(scenario: Scenario) -> None:
     """Refuse what msgspec cannot see; the ``ValueError`` names the key."""
     check_name(scenario.site, "site")
+    if scenario.waveform is not None:
+        check_name(scenario.waveform.channel, "waveform.channel")
     if scenario.start.tzinfo is None:
         raise ValueError("start needs a zone, as in 2026-01-05T00:00:00Z")
     for name in scenario.life.__struct_fields__:

@@ -10,10 +10,12 @@ import numpy as np
 
 from contract.arrays import Floats
 from contract.report import LifeEvent
-from simulator.config import FaultName, Node, Range, Scenario
+from simulator import vibration
+from simulator.burst import encode
+from simulator.config import FaultName, Node, Range, Scenario, Waveform
 from simulator.faults import FAULTS, felt_age, moved
 from simulator.machines import MACHINES, Machine, Surroundings
-from simulator.message import Message, life_event, reading
+from simulator.message import Message, life_event, reading, waveform
 from simulator.signals import yearly
 from simulator.truth import FELT, LifeTruth, Truth
 
@@ -112,6 +114,54 @@ class Plant:
         lives = tuple(self._truth(life) for life in self.played(PHASES[phase]))
         return Truth(source, self.scenario.site, self.scenario.seed, phase, FELT, lives)
 
+    def burst(self, life: PlannedLife, at: int, readings: Floats) -> Floats:
+        """Return what a life's vibration sensor hears at its row ``at``: ``(samples,)`` in g.
+
+        The shaft turns as the row's channel ``speed`` says.
+
+        Raises:
+            ValueError: the machine has no such sensor, or the scenario no ``waveform``.
+        """
+        machine, wanted = self.machine(life), self.scenario.waveform
+        if machine.structure is None or wanted is None:
+            raise ValueError(f"{life.asset}: nobody listens to a {life.kind}'s waveform here")
+        t = life.start_t + self.scenario.sample_s * at
+        age = np.array([(t - life.birth_t) / (life.failure_t - life.birth_t)])
+        fault = FAULTS[life.fault]
+        return vibration.burst(
+            machine.structure,
+            fault.shakes(float(fault.severity(age)[0])),
+            shaft_hz=float(readings[at, machine.channels.index("speed")]) / 60,
+            velocity_mms=machine.vibration_mms,
+            rate_hz=wanted.rate_hz,
+            samples=wanted.samples,
+            rng=self._rng(life.asset, f"burst {life.number} {at}"),
+        )
+
+    def _heard(self, life: PlannedLife) -> tuple[Waveform, int] | None:
+        """Return how a life's bursts are taken, and each how many rows; None: there are none."""
+        wanted = self.scenario.waveform
+        if wanted is None or MACHINES[life.kind].structure is None:
+            return None
+        return wanted, max(round(wanted.every_s / self.scenario.sample_s), 1)
+
+    def _burst(
+        self, life: PlannedLife, at: int, t: float, readings: Floats, wanted: Waveform
+    ) -> Message:
+        payload = encode(
+            self.burst(life, at, readings),
+            wanted.rate_hz,
+            t_ns=round(t * 1e9),
+            unit="g",
+            scale_end=wanted.scale_end,
+        )
+        return waveform(t, life.node, life.asset, wanted.channel, payload)
+
+    def bursts(self, life: PlannedLife) -> int:
+        """Return how many bursts a life has."""
+        heard = self._heard(life)
+        return 0 if heard is None else -(-life.rows // heard[1])
+
     def _around(self, kind: str, times: Floats) -> Surroundings | None:
         """Return what season and drift do to a kind of machine; None: there are none."""
         season = self.scenario.season
@@ -135,9 +185,13 @@ class Plant:
             if life.number:
                 started = LifeEvent("started", life.start_t)
                 yield life_event(life.node, life.asset, started)
-            for t, row in zip(self.times(life).tolist(), self.readings(life).tolist(), strict=True):
+            readings, times = self.readings(life), self.times(life).tolist()
+            heard = self._heard(life)
+            for at, (t, row) in enumerate(zip(times, readings.tolist(), strict=True)):
                 values = dict(zip(channels, row, strict=True))
                 yield reading(t, life.node, life.asset, values)
+                if heard is not None and at % heard[1] == 0:
+                    yield self._burst(life, at, t, readings, heard[0])
             if life.phase == "history":
                 failed = LifeEvent("failed", life.failure_t)
                 yield life_event(life.node, life.asset, failed)
@@ -161,8 +215,14 @@ class Plant:
             failed=life.phase == "history",
             rul_h=(life.failure_t - last_t) / 3600,
             severity=float(self.severity(life)[-1]),
-            channels=moved(fault, MACHINES[life.kind].channels),
+            channels=self._moved(life),
         )
+
+    def _moved(self, life: PlannedLife) -> tuple[str, ...]:
+        channels = moved(FAULTS[life.fault], MACHINES[life.kind].channels)
+        heard = self._heard(life)
+        # There is no fault that does not shake.
+        return channels if heard is None else (*channels, heard[0].channel)
 
     def _history(self, node: Node) -> Iterator[PlannedLife]:
         scenario = self.scenario
@@ -238,15 +298,19 @@ class Plant:
         for asset in node.machines:
             kind = self.scenario.kind(node, asset)
             counts[kind] = counts.get(kind, 0) + lives
-        return {
-            kind: self._deal(
-                node,
-                {f: n for f, n in node.faults.items() if f in MACHINES[kind].faults},
-                count,
-                what if len(counts) == 1 else f"{what} {kind}",
-            )
-            for kind, count in counts.items()
-        }
+        if len(counts) == 1:
+            return {
+                kind: self._deal(node, node.faults, count, what) for kind, count in counts.items()
+            }
+        dealt = {}
+        for kind, count in counts.items():
+            whose = f"{what} {kind}"
+            can = [fault for fault in node.faults if fault in MACHINES[kind].faults]
+            # Where there are fewer lives than faults, not always the first of them.
+            order = self._rng(node.name, f"order {whose}").permutation(len(can))
+            shares = {can[at]: node.faults[can[at]] for at in order}
+            dealt[kind] = self._deal(node, shares, count, whose)
+        return dealt
 
     def _deal(
         self, node: Node, faults: Mapping[FaultName, float], count: int, what: str

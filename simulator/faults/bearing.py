@@ -4,6 +4,7 @@ import numpy as np
 
 from contract.arrays import Floats
 from simulator.faults.effect import Effect
+from simulator.faults.shaking import Shaking, struck
 
 
 class Bearing:
@@ -26,3 +27,7 @@ class Bearing:
             friction=1.0 * severity,
             efficiency_loss=0.02 * severity,
         )
+
+    def shakes(self, severity: float) -> Shaking:
+        """Strike as a spall on the outer ring does, the part that fails most often."""
+        return struck("outer", severity, 9.0)

@@ -4,6 +4,7 @@ import numpy as np
 
 from contract.arrays import Floats
 from simulator.faults.effect import Effect
+from simulator.faults.shaking import Shaking, struck
 
 
 class BearingBall:
@@ -26,3 +27,7 @@ class BearingBall:
             friction=0.8 * severity,
             efficiency_loss=0.02 * severity,
         )
+
+    def shakes(self, severity: float) -> Shaking:
+        """Strike twice a spin of the ball."""
+        return struck("ball", severity, 9.0)

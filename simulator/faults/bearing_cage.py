@@ -4,6 +4,7 @@ import numpy as np
 
 from contract.arrays import Floats
 from simulator.faults.effect import Effect
+from simulator.faults.shaking import Shaking, struck
 
 
 class BearingCage:
@@ -26,3 +27,7 @@ class BearingCage:
             friction=0.7 * severity,
             efficiency_loss=0.02 * severity,
         )
+
+    def shakes(self, severity: float) -> Shaking:
+        """Strike once a turn of the cage."""
+        return struck("cage", severity, 7.0)

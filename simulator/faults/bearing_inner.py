@@ -4,6 +4,7 @@ import numpy as np
 
 from contract.arrays import Floats
 from simulator.faults.effect import Effect
+from simulator.faults.shaking import Shaking, struck
 
 
 class BearingInner:
@@ -26,3 +27,7 @@ class BearingInner:
             friction=0.9 * severity,
             efficiency_loss=0.02 * severity,
         )
+
+    def shakes(self, severity: float) -> Shaking:
+        """Strike once for each ball that passes, harder in the zone of load."""
+        return struck("inner", severity, 11.0)

@@ -6,6 +6,7 @@ from typing import Protocol, Self
 import numpy as np
 
 from contract.arrays import Floats
+from simulator.faults.shaking import Shaking
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -62,6 +63,10 @@ class Fault(Protocol):
 
     def effect(self, severity: Floats) -> Effect:
         """Return what a severity ``(n,)`` does."""
+        ...
+
+    def shakes(self, severity: float) -> Shaking:
+        """Return what a severity adds to a waveform."""
         ...
 
 

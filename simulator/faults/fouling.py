@@ -4,6 +4,7 @@ import numpy as np
 
 from contract.arrays import Floats
 from simulator.faults.effect import Effect
+from simulator.faults.shaking import Shaking
 
 
 class Fouling:
@@ -30,3 +31,7 @@ class Fouling:
             head_loss=0.10 * severity,
             efficiency_loss=0.38 * severity,
         )
+
+    def shakes(self, severity: float) -> Shaking:
+        """Shake once a turn, a little: deposits are never even."""
+        return Shaking(shaft=(1.2 * severity,))

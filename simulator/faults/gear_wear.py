@@ -4,6 +4,7 @@ import numpy as np
 
 from contract.arrays import Floats
 from simulator.faults.effect import Effect
+from simulator.faults.shaking import Shaking
 
 
 class GearWear:
@@ -25,3 +26,7 @@ class GearWear:
             vibration=2.8 * severity,
             wear=0.55 * severity,
         )
+
+    def shakes(self, severity: float) -> Shaking:
+        """Raise the mesh and its second multiple, and modulate it by the shaft."""
+        return Shaking(mesh=2.5 * severity, sidebands=0.9 * severity, hiss=0.5 * severity)

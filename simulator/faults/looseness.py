@@ -4,6 +4,7 @@ import numpy as np
 
 from contract.arrays import Floats
 from simulator.faults.effect import Effect
+from simulator.faults.shaking import Shaking
 
 
 class Looseness:
@@ -26,4 +27,12 @@ class Looseness:
             len(severity),
             vibration=2.6 * severity,
             friction=0.10 * severity,
+        )
+
+    def shakes(self, severity: float) -> Shaking:
+        """Shake at many multiples of the speed, and at halves."""
+        return Shaking(
+            shaft=(2.0 * severity, *(0.9**k * 1.5 * severity for k in range(9))),
+            halves=1.0 * severity,
+            hiss=0.5 * severity,
         )

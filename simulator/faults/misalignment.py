@@ -4,6 +4,7 @@ import numpy as np
 
 from contract.arrays import Floats
 from simulator.faults.effect import Effect
+from simulator.faults.shaking import Shaking
 
 
 class Misalignment:
@@ -26,3 +27,7 @@ class Misalignment:
             friction=0.60 * severity,
             efficiency_loss=0.03 * severity,
         )
+
+    def shakes(self, severity: float) -> Shaking:
+        """Shake twice a turn, less at once and three times."""
+        return Shaking(shaft=(1.2 * severity, 3.0 * severity, 1.0 * severity))

@@ -4,6 +4,7 @@ import numpy as np
 
 from contract.arrays import Floats
 from simulator.faults.effect import Effect
+from simulator.faults.shaking import Shaking
 
 
 class Unbalance:
@@ -25,3 +26,7 @@ class Unbalance:
             vibration=3.0 * severity,
             friction=0.15 * severity,
         )
+
+    def shakes(self, severity: float) -> Shaking:
+        """Shake once a turn."""
+        return Shaking(shaft=(4.5 * severity,))

@@ -4,6 +4,7 @@ import numpy as np
 
 from contract.arrays import Floats
 from simulator.faults.effect import Effect
+from simulator.faults.shaking import Shaking
 
 
 class Winding:
@@ -26,3 +27,7 @@ class Winding:
             winding=0.45 * severity,
             current=0.14 * severity,
         )
+
+    def shakes(self, severity: float) -> Shaking:
+        """Hum at twice the frequency of the mains."""
+        return Shaking(hum=8.0 * severity)

@@ -10,8 +10,10 @@ from typing import ClassVar, Self
 import numpy as np
 
 from contract.arrays import Floats
+from contract.spec import Bearing
 from simulator.faults.effect import Effect
 from simulator.machines.machine import Surroundings, current, rounded, shaken, shifts, step_of
+from simulator.machines.structure import Structure
 from simulator.signals import daily, lag, wander
 
 _MOTOR = 0.92
@@ -62,6 +64,9 @@ class Conveyor:
         "bearing", "bearing_outer", "bearing_inner", "bearing_ball", "bearing_cage",
         "misalignment", "looseness", "gear_wear", "winding",
     )  # fmt: skip
+    structure: ClassVar[Structure | None] = Structure(
+        bearing=Bearing(balls=10, ball_mm=12.7, pitch_mm=70.0), teeth=17, mains_hz=50.0
+    )
 
     @classmethod
     def draw(cls, rng: np.random.Generator) -> Self:

@@ -10,8 +10,10 @@ from typing import ClassVar, Self
 import numpy as np
 
 from contract.arrays import Floats
+from contract.spec import Bearing
 from simulator.faults.effect import Effect
 from simulator.machines.machine import Surroundings, current, rounded, shaken, step_of
+from simulator.machines.structure import Structure
 from simulator.signals import daily, lag, wander
 
 _SHUTOFF = 1.30  # pressure at no flow and rated speed, as a share of the rated pressure
@@ -66,6 +68,9 @@ class Fan:
         "unbalance", "misalignment", "looseness", "bearing", "bearing_outer", "bearing_inner",
         "bearing_ball", "bearing_cage", "fouling", "winding",
     )  # fmt: skip
+    structure: ClassVar[Structure | None] = Structure(
+        bearing=Bearing(balls=8, ball_mm=22.2, pitch_mm=96.0), vanes=11, mains_hz=50.0
+    )
 
     @classmethod
     def draw(cls, rng: np.random.Generator) -> Self:

@@ -10,8 +10,10 @@ from typing import ClassVar, Self
 import numpy as np
 
 from contract.arrays import Floats
+from contract.spec import Bearing
 from simulator.faults.effect import Effect
 from simulator.machines.machine import Surroundings, rounded, shaken, shifts, step_of
+from simulator.machines.structure import Structure
 from simulator.signals import daily, lag, wander
 
 
@@ -60,6 +62,9 @@ class Gearbox:
         "gear_wear", "misalignment", "unbalance", "looseness", "bearing", "bearing_outer",
         "bearing_inner", "bearing_ball", "bearing_cage",
     )  # fmt: skip
+    structure: ClassVar[Structure | None] = Structure(
+        bearing=Bearing(balls=9, ball_mm=12.0, pitch_mm=60.0), teeth=23
+    )
 
     @classmethod
     def draw(cls, rng: np.random.Generator) -> Self:

@@ -7,6 +7,7 @@ import numpy as np
 
 from contract.arrays import Floats
 from simulator.faults.effect import Effect
+from simulator.machines.structure import Structure
 
 VOLTAGE = 400.0
 """Between two phases."""
@@ -39,6 +40,7 @@ class Machine(Protocol):
         decimals: that each sensor gives.
         what: it is, in a few words.
         faults: names of those that it can have.
+        structure: by which it shakes; None: nobody listens to its waveform.
     """
 
     channels: ClassVar[tuple[str, ...]]
@@ -46,6 +48,12 @@ class Machine(Protocol):
     decimals: ClassVar[tuple[int, ...]]
     what: ClassVar[str]
     faults: ClassVar[tuple[str, ...]]
+    structure: ClassVar[Structure | None]
+
+    @property
+    def vibration_mms(self) -> float:
+        """Return the velocity, rms, of the healthy machine."""
+        ...
 
     @classmethod
     def draw(cls, rng: np.random.Generator) -> Self:

@@ -10,6 +10,7 @@ from typing import ClassVar, Self
 import numpy as np
 
 from contract.arrays import Floats
+from contract.spec import Bearing
 from simulator.faults.effect import Effect
 from simulator.machines.machine import (
     VOLTAGE,
@@ -20,6 +21,7 @@ from simulator.machines.machine import (
     shifts,
     step_of,
 )
+from simulator.machines.structure import Structure
 from simulator.signals import daily, lag, wander
 
 _EFFICIENCY = 0.93
@@ -72,6 +74,9 @@ class Motor:
         "winding", "unbalance", "misalignment", "looseness", "bearing", "bearing_outer",
         "bearing_inner", "bearing_ball", "bearing_cage",
     )  # fmt: skip
+    structure: ClassVar[Structure | None] = Structure(
+        bearing=Bearing(balls=9, ball_mm=7.94, pitch_mm=39.04), mains_hz=50.0
+    )
 
     @classmethod
     def draw(cls, rng: np.random.Generator) -> Self:

@@ -11,8 +11,10 @@ from typing import ClassVar, Self
 import numpy as np
 
 from contract.arrays import Floats
+from contract.spec import Bearing
 from simulator.faults.effect import Effect
 from simulator.machines.machine import Surroundings
+from simulator.machines.structure import Structure
 from simulator.signals import daily, lag, wander
 
 _SHUTOFF = 1.25  # head at no flow and rated speed, as a share of the rated head
@@ -72,6 +74,9 @@ class Pump:
         "bearing", "cavitation", "fouling", "unbalance", "misalignment", "looseness",
         "bearing_outer", "bearing_inner", "bearing_ball", "bearing_cage", "winding",
     )  # fmt: skip
+    structure: ClassVar[Structure | None] = Structure(
+        bearing=Bearing(balls=8, ball_mm=17.5, pitch_mm=72.5), vanes=6, mains_hz=50.0
+    )
 
     @classmethod
     def draw(cls, rng: np.random.Generator) -> Self:

@@ -14,6 +14,7 @@ import numpy as np
 from contract.arrays import Floats
 from simulator.faults.effect import Effect
 from simulator.machines.machine import Surroundings, rounded, shaken, step_of
+from simulator.machines.structure import Structure
 from simulator.signals import wander
 
 
@@ -60,6 +61,7 @@ class Turbofan:
     decimals: ClassVar[tuple[int, ...]] = (2, 3, 3, 1, 1, 2, 2, 2, 1, 2)
     what: ClassVar[str] = "turbofan-like engine, a snapshot in cruise each flight"
     faults: ClassVar[tuple[str, ...]] = ("fouling", "unbalance", "bearing")
+    structure: ClassVar[Structure | None] = None
 
     @classmethod
     def draw(cls, rng: np.random.Generator) -> Self:

@@ -165,7 +165,8 @@ def fleet(**more: object) -> Scenario:
 def test_each_machine_has_faults_of_its_kind_and_the_truth_names_channels_it_has() -> None:
     plant = Plant(fleet())
     assert {life.kind for life in plant.lives} == {"pump", "fan", "gearbox"}
-    assert "gear_wear" in {life.fault for life in plant.lives if life.kind == "gearbox"}
+    for kind, faults in (("pump", 2), ("fan", 2), ("gearbox", 3)):
+        assert len({life.fault for life in plant.lives if life.kind == kind}) == faults
     for life in plant.lives:
         assert life.fault in MACHINES[life.kind].faults
     for told in plant.truth("all", "fleet").lives:
