@@ -3,6 +3,7 @@
 import argparse
 import re
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -71,7 +72,7 @@ def _run(args: argparse.Namespace) -> None:
         plant.truth(args.phase, str(args.scenario)),
         site=scenario.site,
         nodes=[node.name for node in scenario.nodes],
-        rows=sum(life.rows for life in lives),
+        rows=sum(life.rows + plant.bursts(life) for life in lives),
         what=f"{len(lives)} lives of {len({life.asset for life in lives})} machines",
     )
 
@@ -207,13 +208,23 @@ def _list(scenarios: Path) -> None:
     print(f"scenarios in {scenarios}")
     for path in sorted(scenarios.glob("*.toml")):
         scenario = load(path)
-        machines = sum(len(node.machines) for node in scenario.nodes)
+        counts = Counter(scenario.kind(n, name) for n in scenario.nodes for name in n.machines)
+        machines = ", ".join(f"{count} {_plural(kind)}" for kind, count in counts.items())
         print(
-            f"  {path.name}: {len(scenario.nodes)} nodes, {machines} {scenario.machine}s,"
+            f"  {path.name}: {len(scenario.nodes)} nodes, {machines},"
             f" {scenario.lives} finished lives each"
         )
     print("datasets")
     print("  cmapss: NASA turbofan engines; train_FD001.txt, test_FD001.txt, RUL_FD001.txt, or .gz")
+
+
+def _plural(kind: str) -> str:
+    """Return the word for several machines of a kind.
+
+    >>> _plural("pump"), _plural("gearbox")
+    ('pumps', 'gearboxes')
+    """
+    return kind + ("es" if kind.endswith("x") else "s")
 
 
 def _nodes(text: str) -> list[str]:

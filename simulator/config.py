@@ -4,15 +4,30 @@ import difflib
 import re
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 import msgspec
 
 from contract.config import load_toml
 from contract.errors import ConfigError
 from contract.topics import check_name
+from simulator.machines import MACHINES
 
-FaultName = Literal["bearing", "cavitation", "fouling"]
+FaultName = Literal[
+    "bearing",
+    "bearing_outer",
+    "bearing_inner",
+    "bearing_ball",
+    "bearing_cage",
+    "cavitation",
+    "fouling",
+    "gear_wear",
+    "looseness",
+    "misalignment",
+    "unbalance",
+    "winding",
+]
+MachineName = Literal["pump", "fan", "motor", "gearbox", "compressor", "conveyor", "turbofan"]
 Hours = Annotated[float, msgspec.Meta(gt=0)]
 Range = tuple[Hours, Hours]
 
@@ -51,14 +66,65 @@ class Node(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     Attributes:
         name: of the node.
         machines: names of its assets.
-        faults: shares of the lives that each kind of fault ends.
+        faults: shares of the lives that each kind of fault ends; of a machine, those of them that
+            its kind can have.
         present: machines that have a fault now.
+        kinds: of machines that are not of the scenario's kind.
     """
 
     name: str
     machines: Annotated[tuple[str, ...], msgspec.Meta(min_length=1)]
     faults: dict[FaultName, Annotated[float, msgspec.Meta(gt=0)]]
     present: tuple[Present, ...] = ()
+    kinds: dict[str, MachineName] = {}
+
+
+class Season(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The year's wave of the temperature around all machines.
+
+    Attributes:
+        swing_k: half the difference between the warmest and the coldest day.
+        warmest_day: of the year.
+    """
+
+    swing_k: Annotated[float, msgspec.Meta(ge=0)] = 10.0
+    warmest_day: Annotated[float, msgspec.Meta(ge=0, le=366)] = 200.0
+
+
+class Drift(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A slow change of what all machines of a kind are asked to do, or stand in: nobody's fault.
+
+    Attributes:
+        machine: which kind.
+        from_h: hours after ``start``, from which it grows evenly,
+        over_h: for so many hours; then it stays.
+        demand: more asked of them in the end, as a share of the rated; below 0: less.
+        ambient_k: warmer in the end, in kelvin.
+    """
+
+    machine: MachineName
+    from_h: Annotated[float, msgspec.Meta(ge=0)] = 0.0
+    over_h: Hours = 720.0
+    demand: Annotated[float, msgspec.Meta(ge=-0.5, le=0.5)] = 0.0
+    ambient_k: Annotated[float, msgspec.Meta(ge=-40, le=40)] = 0.0
+
+
+class Waveform(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Bursts of the vibration sensors, in g.
+
+    Attributes:
+        channel: its name in the topic.
+        rate_hz: samples a second.
+        samples: in a burst.
+        every_s: from one burst of a machine to the next, rounded to rows.
+        scale_end: of the sensor, both ways, in g.
+    """
+
+    channel: str = "accel"
+    rate_hz: Annotated[float, msgspec.Meta(ge=1000, le=200_000)] = 25_600.0
+    samples: Annotated[int, msgspec.Meta(ge=64, le=1_048_576)] = 8192
+    every_s: Annotated[float, msgspec.Meta(gt=0)] = 3600.0
+    scale_end: Annotated[float, msgspec.Meta(gt=0)] = 50.0
 
 
 class Scenario(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -68,25 +134,35 @@ class Scenario(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         site: name of the plant, in the topics.
         start: when the first lives begin: a time with its zone.
         nodes: the agents.
-        machine: kind of machine.
+        machine: kind of all machines that have none in their node's ``kinds``.
         sample_s: from one row of a machine to the next, seconds of data time.
         lives: finished lives of each machine before the present one.
         life: how long lives last.
         seed: of everything that is drawn.
+        season: of the year; absent: none.
+        drift: slow changes of the process, of all machines of a kind.
+        waveform: how machines that have a vibration sensor send bursts; absent: none is sent.
     """
 
     site: str
     start: datetime
     nodes: Annotated[tuple[Node, ...], msgspec.Meta(min_length=1)]
-    machine: Literal["pump"] = "pump"
+    machine: MachineName = "pump"
     sample_s: Annotated[float, msgspec.Meta(gt=0)] = 600.0
     lives: Annotated[int, msgspec.Meta(ge=0)] = 0
     life: Life = Life()
     seed: int = 1
+    season: Season | None = None
+    drift: tuple[Drift, ...] = ()
+    waveform: Waveform | None = None
+
+    def kind(self, node: Node, machine: str) -> str:
+        """Return what kind a machine is of."""
+        return node.kinds.get(machine, self.machine)
 
 
 _VALUE = re.compile(r"Invalid enum value '(?P<key>[^']*)'")
-_WORDS = ("bearing", "cavitation", "fouling", "pump")
+_WORDS = (*get_args(FaultName), *get_args(MachineName))
 
 
 def load(path: Path) -> Scenario:
@@ -112,6 +188,8 @@ def _nearest(word: str, known: tuple[str, ...]) -> str:
 def _check(scenario: Scenario) -> None:
     """Refuse what msgspec cannot see; the ``ValueError`` names the key."""
     check_name(scenario.site, "site")
+    if scenario.waveform is not None:
+        check_name(scenario.waveform.channel, "waveform.channel")
     if scenario.start.tzinfo is None:
         raise ValueError("start needs a zone, as in 2026-01-05T00:00:00Z")
     for name in scenario.life.__struct_fields__:
@@ -132,10 +210,32 @@ def _check(scenario: Scenario) -> None:
             if check_name(machine, "machine") in machines:
                 raise ValueError(f"nodes.{node.name}.machines: the name {machine!r} repeats")
             machines.add(machine)
-        _check_present(node, scenario.life)
+        _check_kinds(node, scenario)
+        _check_present(node, scenario)
 
 
-def _check_present(node: Node, life: Life) -> None:
+def _check_kinds(node: Node, scenario: Scenario) -> None:
+    for machine in node.kinds:
+        if machine not in node.machines:
+            near = _nearest(machine, node.machines)
+            raise ValueError(f"nodes.{node.name}.kinds: {machine!r} is no machine of it{near}")
+    for machine in node.machines:
+        kind = scenario.kind(node, machine)
+        if not set(node.faults) & set(MACHINES[kind].faults):
+            raise ValueError(
+                f"nodes.{node.name}.faults: none of them is one that {machine!r}, a {kind}, can"
+                f" have: {', '.join(MACHINES[kind].faults)}"
+            )
+    used = {scenario.kind(node, machine) for machine in node.machines}
+    for fault in node.faults:
+        if not any(fault in MACHINES[kind].faults for kind in used):
+            raise ValueError(
+                f"nodes.{node.name}.faults: no {' and no '.join(sorted(used))} can have {fault!r}"
+            )
+
+
+def _check_present(node: Node, scenario: Scenario) -> None:
+    life = scenario.life
     named: set[str] = set()
     for present in node.present:
         where = f"nodes.{node.name}.present"
@@ -145,6 +245,12 @@ def _check_present(node: Node, life: Life) -> None:
         if present.machine in named:
             raise ValueError(f"{where}: {present.machine!r} is named twice")
         named.add(present.machine)
+        kind = scenario.kind(node, present.machine)
+        if present.fault not in MACHINES[kind].faults:
+            raise ValueError(
+                f"{where}: {present.machine!r} is a {kind}, which cannot have"
+                f" {present.fault!r}; there are {', '.join(MACHINES[kind].faults)}"
+            )
         if present.left_h >= life.fault_h[0]:
             raise ValueError(
                 f"{where}: left_h = {present.left_h:g} of {present.machine!r} must be below the"

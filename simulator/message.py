@@ -17,8 +17,8 @@ class Message:
         node: whose agent reads it.
         asset: which machine.
         leaf: of the topic.
-        payload: JSON.
-        rows: readings rows in it: 1, or 0 for an event.
+        payload: JSON, or a waveform burst.
+        rows: readings rows in it: 1, or 0 for an event; a burst counts as one.
         events: life events in it.
     """
 
@@ -39,6 +39,11 @@ def reading(t: float, node: str, asset: str, values: dict[str, float]) -> Messag
     """
     payload = msgspec.json.encode({"t": t, "v": values})
     return Message(t, node, asset, READINGS, payload, rows=1, events=0)
+
+
+def waveform(t: float, node: str, asset: str, channel: str, payload: bytes) -> Message:
+    """Return the message of one burst."""
+    return Message(t, node, asset, channel, payload, rows=1, events=0)
 
 
 def life_event(node: str, asset: str, event: LifeEvent) -> Message:

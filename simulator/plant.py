@@ -2,7 +2,7 @@
 
 import hashlib
 import heapq
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -10,10 +10,13 @@ import numpy as np
 
 from contract.arrays import Floats
 from contract.report import LifeEvent
-from simulator.config import Node, Range, Scenario
-from simulator.faults import FAULTS, felt_age
-from simulator.machines import MACHINES
-from simulator.message import Message, life_event, reading
+from simulator import vibration
+from simulator.burst import encode
+from simulator.config import FaultName, Node, Range, Scenario, Waveform
+from simulator.faults import FAULTS, felt_age, moved
+from simulator.machines import MACHINES, Machine, Surroundings
+from simulator.message import Message, life_event, reading, waveform
+from simulator.signals import yearly
 from simulator.truth import FELT, LifeTruth, Truth
 
 Phase = Literal["history", "present"]
@@ -31,6 +34,7 @@ class PlannedLife:
     Attributes:
         node: whose agent reads the asset.
         asset: which.
+        kind: of machine.
         number: which of its lives, from 0.
         phase: ``history`` ends in failure, ``present`` is cut off now.
         fault: by name.
@@ -42,6 +46,7 @@ class PlannedLife:
 
     node: str
     asset: str
+    kind: str
     number: int
     phase: Phase
     fault: str
@@ -88,9 +93,14 @@ class Plant:
 
     def readings(self, life: PlannedLife) -> Floats:
         """Return a life's rows, ``(n, C)``; the same for the same seed, asset and life."""
-        machine = MACHINES[self.scenario.machine].draw(self._rng(life.asset, "machine"))
         effect = FAULTS[life.fault].effect(self.severity(life))
-        return machine.run(self.times(life), effect, self._rng(life.asset, f"life {life.number}"))
+        rng = self._rng(life.asset, f"life {life.number}")
+        times = self.times(life)
+        return self.machine(life).run(times, effect, rng, self._around(life.kind, times))
+
+    def machine(self, life: PlannedLife) -> Machine:
+        """Return the machine that lives a life; the same in each of its lives."""
+        return MACHINES[life.kind].draw(self._rng(life.asset, "machine"))
 
     def messages(self, phases: Iterable[Phase]) -> Iterator[Message]:
         """Yield the messages of some phases in the order of data time, machines side by side."""
@@ -104,15 +114,84 @@ class Plant:
         lives = tuple(self._truth(life) for life in self.played(PHASES[phase]))
         return Truth(source, self.scenario.site, self.scenario.seed, phase, FELT, lives)
 
+    def burst(self, life: PlannedLife, at: int, readings: Floats) -> Floats:
+        """Return what a life's vibration sensor hears at its row ``at``: ``(samples,)`` in g.
+
+        The shaft turns as the row's channel ``speed`` says.
+
+        Raises:
+            ValueError: the machine has no such sensor, or the scenario no ``waveform``.
+        """
+        machine, wanted = self.machine(life), self.scenario.waveform
+        if machine.structure is None or wanted is None:
+            raise ValueError(f"{life.asset}: nobody listens to a {life.kind}'s waveform here")
+        t = life.start_t + self.scenario.sample_s * at
+        age = np.array([(t - life.birth_t) / (life.failure_t - life.birth_t)])
+        fault = FAULTS[life.fault]
+        return vibration.burst(
+            machine.structure,
+            fault.shakes(float(fault.severity(age)[0])),
+            shaft_hz=float(readings[at, machine.channels.index("speed")]) / 60,
+            velocity_mms=machine.vibration_mms,
+            rate_hz=wanted.rate_hz,
+            samples=wanted.samples,
+            rng=self._rng(life.asset, f"burst {life.number} {at}"),
+        )
+
+    def _heard(self, life: PlannedLife) -> tuple[Waveform, int] | None:
+        """Return how a life's bursts are taken, and each how many rows; None: there are none."""
+        wanted = self.scenario.waveform
+        if wanted is None or MACHINES[life.kind].structure is None:
+            return None
+        return wanted, max(round(wanted.every_s / self.scenario.sample_s), 1)
+
+    def _burst(
+        self, life: PlannedLife, at: int, t: float, readings: Floats, wanted: Waveform
+    ) -> Message:
+        payload = encode(
+            self.burst(life, at, readings),
+            wanted.rate_hz,
+            t_ns=round(t * 1e9),
+            unit="g",
+            scale_end=wanted.scale_end,
+        )
+        return waveform(t, life.node, life.asset, wanted.channel, payload)
+
+    def bursts(self, life: PlannedLife) -> int:
+        """Return how many bursts a life has."""
+        heard = self._heard(life)
+        return 0 if heard is None else -(-life.rows // heard[1])
+
+    def _around(self, kind: str, times: Floats) -> Surroundings | None:
+        """Return what season and drift do to a kind of machine; None: there are none."""
+        season = self.scenario.season
+        drifts = [drift for drift in self.scenario.drift if drift.machine == kind]
+        if season is None and not drifts:
+            return None
+        around = Surroundings.none(len(times))
+        ambient_k, demand = around.ambient_k, around.demand
+        if season is not None:
+            ambient_k = season.swing_k * yearly(times, season.warmest_day)
+        for drift in drifts:
+            hours = (times - self.scenario.start.timestamp()) / 3600 - drift.from_h
+            grown = np.clip(hours / drift.over_h, 0.0, 1.0)
+            ambient_k = ambient_k + drift.ambient_k * grown
+            demand = demand + drift.demand * grown
+        return Surroundings(ambient_k, demand)
+
     def _series(self, lives: list[PlannedLife]) -> Iterator[Message]:
-        channels = MACHINES[self.scenario.machine].channels
         for life in lives:
+            channels = MACHINES[life.kind].channels
             if life.number:
                 started = LifeEvent("started", life.start_t)
                 yield life_event(life.node, life.asset, started)
-            for t, row in zip(self.times(life).tolist(), self.readings(life).tolist(), strict=True):
+            readings, times = self.readings(life), self.times(life).tolist()
+            heard = self._heard(life)
+            for at, (t, row) in enumerate(zip(times, readings.tolist(), strict=True)):
                 values = dict(zip(channels, row, strict=True))
                 yield reading(t, life.node, life.asset, values)
+                if heard is not None and at % heard[1] == 0:
+                    yield self._burst(life, at, t, readings, heard[0])
             if life.phase == "history":
                 failed = LifeEvent("failed", life.failure_t)
                 yield life_event(life.node, life.asset, failed)
@@ -136,12 +215,18 @@ class Plant:
             failed=life.phase == "history",
             rul_h=(life.failure_t - last_t) / 3600,
             severity=float(self.severity(life)[-1]),
-            channels=fault.moves,
+            channels=self._moved(life),
         )
+
+    def _moved(self, life: PlannedLife) -> tuple[str, ...]:
+        channels = moved(FAULTS[life.fault], MACHINES[life.kind].channels)
+        heard = self._heard(life)
+        # There is no fault that does not shake.
+        return channels if heard is None else (*channels, heard[0].channel)
 
     def _history(self, node: Node) -> Iterator[PlannedLife]:
         scenario = self.scenario
-        faults = self._deal(node, len(node.machines) * scenario.lives)
+        faults = self._deal_kinds(node, scenario.lives, "history")
         for asset in node.machines:
             start_t = scenario.start.timestamp()
             for number in range(scenario.lives):
@@ -155,9 +240,10 @@ class Plant:
                 yield PlannedLife(
                     node.name,
                     asset,
+                    scenario.kind(node, asset),
                     number,
                     "history",
-                    faults.pop(),
+                    faults[scenario.kind(node, asset)].pop(),
                     start_t,
                     birth_t,
                     failure_t,
@@ -177,12 +263,13 @@ class Plant:
     def _present(self, node: Node, now_t: float) -> Iterator[PlannedLife]:
         scenario = self.scenario
         ailing = {present.machine: present for present in node.present}
-        kinds = self._deal(node, len(node.machines), "present")
+        kinds = self._deal_kinds(node, 1, "present")
         for asset in node.machines:
             rng = self._rng(asset, f"plan {scenario.lives}")
             healthy = self._draw(scenario.life.healthy_h, rng)
             ill = self._draw(scenario.life.fault_h, rng)
-            fault = kinds.pop()
+            kind = scenario.kind(node, asset)
+            fault = kinds[kind].pop()
             if asset in ailing:
                 fault = ailing[asset].fault
                 left = max(round(ailing[asset].left_h * 3600 / scenario.sample_s), 1)
@@ -195,6 +282,7 @@ class Plant:
             yield PlannedLife(
                 node.name,
                 asset,
+                kind,
                 scenario.lives,
                 "present",
                 fault,
@@ -204,13 +292,35 @@ class Plant:
                 rows=age + 1,
             )
 
-    def _deal(self, node: Node, count: int, what: str = "history") -> list[str]:
+    def _deal_kinds(self, node: Node, lives: int, what: str) -> dict[str, list[str]]:
+        """Return the faults of ``lives`` lives of each machine, by kind of machine."""
+        counts: dict[str, int] = {}
+        for asset in node.machines:
+            kind = self.scenario.kind(node, asset)
+            counts[kind] = counts.get(kind, 0) + lives
+        if len(counts) == 1:
+            return {
+                kind: self._deal(node, node.faults, count, what) for kind, count in counts.items()
+            }
+        dealt = {}
+        for kind, count in counts.items():
+            whose = f"{what} {kind}"
+            can = [fault for fault in node.faults if fault in MACHINES[kind].faults]
+            # Where there are fewer lives than faults, not always the first of them.
+            order = self._rng(node.name, f"order {whose}").permutation(len(can))
+            shares = {can[at]: node.faults[can[at]] for at in order}
+            dealt[kind] = self._deal(node, shares, count, whose)
+        return dealt
+
+    def _deal(
+        self, node: Node, faults: Mapping[FaultName, float], count: int, what: str
+    ) -> list[str]:
         """Return ``count`` faults in the node's shares, as near as whole lives allow, shuffled."""
-        shares = np.array(list(node.faults.values())) / sum(node.faults.values()) * count
+        shares = np.array(list(faults.values())) / sum(faults.values()) * count
         whole = np.floor(shares).astype(int)
         for at in np.argsort(whole - shares, kind="stable")[: count - whole.sum()]:
             whole[at] += 1
-        dealt = [fault for fault, n in zip(node.faults, whole, strict=True) for _ in range(n)]
+        dealt = [fault for fault, n in zip(faults, whole, strict=True) for _ in range(n)]
         order = self._rng(node.name, f"faults {what}").permutation(count)
         return [dealt[at] for at in order]
 

@@ -5,6 +5,7 @@ import numpy as np
 from contract.arrays import Floats
 
 _DAY_S = 86400.0
+_YEAR_DAYS = 365.2425
 
 
 def lag(target: Floats, step_s: float, tau_s: float) -> Floats:
@@ -35,6 +36,16 @@ def daily(t: Floats, peak_h: float) -> Floats:
     [-1.0, 1.0]
     """
     wave: Floats = np.cos(2 * np.pi * (t - peak_h * 3600.0) / _DAY_S)
+    return wave
+
+
+def yearly(t: Floats, warmest_day: float) -> Floats:
+    """Return a year's wave over times in seconds UTC: 1 on a day of the year, -1 half a year off.
+
+    >>> yearly(86400.0 * np.array([10.0, 192.62]), 10.0).round(3).tolist()
+    [1.0, -1.0]
+    """
+    wave: Floats = np.cos(2 * np.pi * (t / _DAY_S - warmest_day) / _YEAR_DAYS)
     return wave
 
 

@@ -4,6 +4,7 @@ import numpy as np
 
 from contract.arrays import Floats
 from simulator.faults.effect import Effect
+from simulator.faults.shaking import Shaking, struck
 
 
 class Bearing:
@@ -20,11 +21,13 @@ class Bearing:
 
     def effect(self, severity: Floats) -> Effect:
         """Shake and heat; the hydraulics hardly notice."""
-        none = np.zeros_like(severity)
-        return Effect(
+        return Effect.of(
+            len(severity),
             vibration=4.5 * severity,
             friction=1.0 * severity,
-            head_loss=none,
-            roughness=none,
             efficiency_loss=0.02 * severity,
         )
+
+    def shakes(self, severity: float) -> Shaking:
+        """Strike as a spall on the outer ring does, the part that fails most often."""
+        return struck("outer", severity, 9.0)

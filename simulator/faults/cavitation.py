@@ -4,6 +4,7 @@ import numpy as np
 
 from contract.arrays import Floats
 from simulator.faults.effect import Effect
+from simulator.faults.shaking import Shaking
 
 
 class Cavitation:
@@ -20,10 +21,14 @@ class Cavitation:
 
     def effect(self, severity: Floats) -> Effect:
         """Lose head unsteadily, and shake in all frequencies."""
-        return Effect(
+        return Effect.of(
+            len(severity),
             vibration=1.8 * severity,
-            friction=np.zeros_like(severity),
             head_loss=0.20 * severity,
             roughness=0.05 * severity,
             efficiency_loss=0.12 * severity,
         )
+
+    def shakes(self, severity: float) -> Shaking:
+        """Hiss in all frequencies, in pulses as the vanes pass."""
+        return Shaking(hiss=6.0 * severity, pulse=0.8 * severity)

@@ -6,12 +6,15 @@ through a first-order lag. Not a model of transients: one sample is a steady sta
 """
 
 from dataclasses import dataclass
-from typing import Self
+from typing import ClassVar, Self
 
 import numpy as np
 
 from contract.arrays import Floats
+from contract.spec import Bearing
 from simulator.faults.effect import Effect
+from simulator.machines.machine import Surroundings
+from simulator.machines.structure import Structure
 from simulator.signals import daily, lag, wander
 
 _SHUTOFF = 1.25  # head at no flow and rated speed, as a share of the rated head
@@ -56,10 +59,24 @@ class Pump:
     response: float
     sensors: tuple[float, ...]
 
-    channels = ("vibration", "bearing_temp", "motor_current", "flow", "pressure", "speed")
-    units = ("mm/s", "degC", "A", "m3/h", "bar", "rpm")
-    decimals = (3, 2, 2, 2, 3, 1)
-    what = "centrifugal pump on a variable-speed drive with a day-and-night duty"
+    channels: ClassVar[tuple[str, ...]] = (
+        "vibration",
+        "bearing_temp",
+        "motor_current",
+        "flow",
+        "pressure",
+        "speed",
+    )
+    units: ClassVar[tuple[str, ...]] = ("mm/s", "degC", "A", "m3/h", "bar", "rpm")
+    decimals: ClassVar[tuple[int, ...]] = (3, 2, 2, 2, 3, 1)
+    what: ClassVar[str] = "centrifugal pump on a variable-speed drive with a day-and-night duty"
+    faults: ClassVar[tuple[str, ...]] = (
+        "bearing", "cavitation", "fouling", "unbalance", "misalignment", "looseness",
+        "bearing_outer", "bearing_inner", "bearing_ball", "bearing_cage", "winding",
+    )  # fmt: skip
+    structure: ClassVar[Structure | None] = Structure(
+        bearing=Bearing(balls=8, ball_mm=17.5, pitch_mm=72.5), vanes=6, mains_hz=50.0
+    )
 
     @classmethod
     def draw(cls, rng: np.random.Generator) -> Self:
@@ -80,7 +97,13 @@ class Pump:
             sensors=tuple(rng.uniform(0.97, 1.03, size=6).tolist()),
         )
 
-    def run(self, t: Floats, effect: Effect, rng: np.random.Generator) -> Floats:
+    def run(
+        self,
+        t: Floats,
+        effect: Effect,
+        rng: np.random.Generator,
+        around: Surroundings | None = None,
+    ) -> Floats:
         """Return what the sensors say at times ``t`` (seconds UTC, evenly spaced): ``(n, 6)``.
 
         The order is that of ``channels``. What is drawn does not depend on the effect.
@@ -91,6 +114,8 @@ class Pump:
         demand = 0.9 + self.swing * daily(t, self.peak_h) + 0.02 * wander(rng, n, step_s, 7200)
         valve = 1.0 + 0.03 * wander(rng, n, step_s, 10800)
         hall_c = self.ambient_c + 2.5 * daily(t, 15.0) + 0.5 * wander(rng, n, step_s, 14400)
+        if around is not None:
+            demand, hall_c = demand + around.demand, hall_c + around.ambient_k
 
         speed = np.clip(demand, 0.7, 1.02)  # as a share of the rated, like all that follows
         impeller = 1.0 - effect.head_loss + effect.roughness * rough
@@ -119,7 +144,7 @@ class Pump:
             (
                 self.vibration_mms * shake * np.exp(0.06 * noise[0]),
                 lag(hall_c + heat * hotter, step_s, self.lag_s) + 0.15 * noise[1],
-                np.hypot(active_a, idle_a) * (1.0 + 0.008 * noise[2]),
+                np.hypot(active_a, idle_a) * (1.0 + effect.current) * (1.0 + 0.008 * noise[2]),
                 self.flow_m3h * flow * (1.0 + 0.008 * noise[3]),
                 self.pressure_bar * head * (1.0 + 0.006 * noise[4]),
                 self.speed_rpm * speed + 0.8 * noise[5],
