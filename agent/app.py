@@ -481,6 +481,12 @@ def run(  # noqa: PLR0915  # what is opened, one after the other
                 intake,
             )
             opened.callback(edge.close)
+        downlink = None
+        if config.federation.over_mqtt:
+            from agent.downlink import Downlink  # noqa: PLC0415  # as above
+
+            downlink = Downlink(config, f"runout-{site}-{node}-releases")
+            opened.callback(downlink.close)
         sources: dict[str, Source] = {one.name: one.build() for one in config.source}
         table = FactsFile(config)
         if (facts := table.changed()) is not None:
@@ -519,6 +525,8 @@ def run(  # noqa: PLR0915  # what is opened, one after the other
             opened.callback(loop.logbook.close)
             opened.callback(page.close)
             page.open()
+        if downlink is not None:
+            downlink.open()
         for source in sources.values():
             opened.callback(source.close)
             source.open(intake.put)

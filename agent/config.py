@@ -302,6 +302,7 @@ class Federation(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         port: on loopback, for the node's own processes; 0: a free one.
         release_key: PEM file of the fleet's public key: no release but those it has signed judges
             here; empty: whoever may lay a file into the state folder is trusted.
+        over_mqtt: take releases from the broker, too; needs ``release_key``.
     """
 
     superlink: str = "127.0.0.1:9092"
@@ -309,6 +310,15 @@ class Federation(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     key: str = ""
     port: Annotated[int, msgspec.Meta(ge=0, le=65535)] = 0
     release_key: str = ""
+    over_mqtt: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse what anybody could forge; msgspec turns this into an error with the path."""
+        if self.over_mqtt and not self.release_key:
+            raise ValueError(
+                "over_mqtt: give release_key (runout-server key): whoever may publish to the "
+                "broker could else send models"
+            )
 
 
 class Web(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -468,6 +478,7 @@ def _problem(config: AgentConfig) -> str:
         ("federation.ca", config.federation.ca),
     ]
     files.append(("federation.key", config.federation.key))
+    files.append(("federation.release_key", config.federation.release_key))
     if mqtt.tls:
         files += [
             ("mqtt.tls.ca", mqtt.tls.ca),

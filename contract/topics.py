@@ -50,6 +50,11 @@ def status_topic(site: str, node: str) -> str:
     return f"{PREFIX}/{site}/{node}/{STATUS}"
 
 
+def release_topic(asset_class: str) -> str:
+    """Build the retained topic on which the newest release of a class stands, for any site."""
+    return f"{PREFIX}/releases/{asset_class}"
+
+
 def config_topic(site: str, node: str) -> str:
     """Build the retained topic on which a node says what it measures."""
     return f"{PREFIX}/{site}/{node}/config"

@@ -14,6 +14,7 @@ from contract import npz
 from contract.config import is_loopback
 from contract.errors import RunoutError
 from server import bundle, processes, status, superlink
+from server.broadcast import publish
 from server.config import ServerConfig
 from server.superlink import SuperLink
 
@@ -22,6 +23,9 @@ STARTED_S = 90.0
 STEADY_S = 60.0
 """A run that lasted this long was well: the next failure is retried at once."""
 MOST_BACKOFF_S = 60.0
+LOOK_S = 5.0
+"""Between two looks for something new to put on the broker."""
+RETRY_S = 60.0
 
 
 class _Serving(msgspec.Struct):
@@ -67,6 +71,7 @@ class Server:
         self._tell = tell
         self._once = once
         self._stop = threading.Event()
+        self._broadcast_s = 0.0
         self._follower = _Follower(config.folder / status.LOG)
 
     def stop(self) -> None:
@@ -123,6 +128,7 @@ class Server:
             return None if self._stop.is_set() else f"the ServerApp of run {run} did not begin"
         while processes.runs(serving.pid):
             self._pass_on()
+            self._broadcast()
             if self._stop.wait(0.5):
                 return None
             if link.ended():
@@ -133,6 +139,19 @@ class Server:
             return None
         why = last.error if last is not None and last.error else "see log/superlink.log"
         return f"the training run ended: {why}"
+
+    def _broadcast(self) -> None:
+        """Put what is newly handed out on the broker, where there is one."""
+        broker = self._config.broker
+        if broker is None or time.monotonic() < self._broadcast_s:
+            return
+        self._broadcast_s = time.monotonic() + LOOK_S
+        try:
+            for name, version in publish(self._config.folder, broker).items():
+                self._tell(f"version {version} of {name}: retained on the broker")
+        except RunoutError as error:
+            self._tell(f"{error}; tried again in {RETRY_S:.0f} s")
+            self._broadcast_s = time.monotonic() + RETRY_S
 
     def _pass_on(self) -> None:
         for line in self._follower.lines():

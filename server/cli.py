@@ -104,6 +104,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     withdraw.add_argument("node", help="its name")
     command("key", _key, "Print the public key that devices trust (federation.release_key).")
+    command("publish", _publish, "Put what is handed out on the broker, for devices to fetch.")
     command("service", _service, "Serve the models over REST, until SIGINT or SIGTERM.")
     command("repin", _repin, "Let the next training pin the spec that most nodes run then.")
     return parser
@@ -174,6 +175,17 @@ def _models(name: str) -> Callable[[argparse.Namespace], int]:
 
 
 _models_list = _models("listed")
+
+
+def _publish(arguments: argparse.Namespace) -> int:
+    from server.broadcast import publish
+
+    config = load(arguments.config)
+    if config.broker is None:
+        raise RunoutError(f"{arguments.config}: there is no [broker] to publish to")
+    for name, version in publish(config.folder, config.broker, anew=True).items():
+        print(f"version {version} of {name}: retained on the broker")
+    return 0
 
 
 def _service(arguments: argparse.Namespace) -> int:

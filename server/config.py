@@ -58,6 +58,27 @@ class Service(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return int(self.listen.rpartition(":")[2])
 
 
+class Broker(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """An MQTT broker on which what is handed out stands, for devices outside the federation.
+
+    Attributes:
+        host: of it.
+        port: of it.
+        username: where it asks for one.
+        password_file: holds the password, on its first line.
+        ca: PEM file of the authority that signed its certificate; needed beyond loopback, unless
+            ``insecure``.
+        insecure: speak without TLS beyond loopback.
+    """
+
+    host: str = "127.0.0.1"
+    port: Annotated[int, msgspec.Meta(ge=1, le=65535)] = 1883
+    username: str = ""
+    password_file: str = ""
+    ca: str = ""
+    insecure: bool = False
+
+
 class ServerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Everything; see ``configs/server.toml`` for a commented example.
 
@@ -73,6 +94,7 @@ class ServerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         tls: needed beyond loopback.
         guard: how far one node may stand out.
         service: models over REST.
+        broker: for releases over MQTT; None: nowhere.
     """
 
     state: str = "out/server"
@@ -86,6 +108,7 @@ class ServerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     tls: Tls | None = None
     guard: Limits = Limits()
     service: Service = Service()
+    broker: Broker | None = None
 
     @property
     def folder(self) -> Path:
@@ -120,6 +143,12 @@ def _problem(config: ServerConfig) -> str:
         host, _, port = listen.rpartition(":")
         if not host or not port.isdigit() or not 1 <= int(port) <= 65535:
             return f"{key}: {listen!r} is not host:port, such as {example}"
+    broker = config.broker
+    if broker is not None and not (broker.ca or broker.insecure or is_loopback(broker.host)):
+        return (
+            f"broker.host: {broker.host!r} is beyond loopback: give broker.ca, or say "
+            "insecure = true if the network is trusted"
+        )
     service = config.service
     if not is_loopback(service.host) and (config.tls is None or not service.token_file):
         return (
