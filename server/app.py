@@ -168,6 +168,8 @@ class Server:
             "state": str(config.folder),
             "serve": not self._once,
             "interval-s": config.interval_s,
+            "ask-s": config.ask_s,
+            "new-lives": config.new_lives,
             "strategy": config.strategy,
         }
         overrides = config.folder / "run.toml"

@@ -23,6 +23,8 @@ RUN_CONFIG: Mapping[str, str | int | float | bool] = {
     "state": "",
     "serve": False,
     "interval-s": 3600.0,
+    "ask-s": 600.0,
+    "new-lives": 0,
     "strategy": "fedavg",
 }
 """What ``flwr run -c`` may override, and its defaults."""

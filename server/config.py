@@ -90,6 +90,10 @@ class ServerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         min_nodes: a training waits until that many are there.
         deadline_s: a phase ends here, with those who answered.
         interval_s: from one training to the next.
+        ask_s: from one time that nodes are asked whether they wish for one sooner; 0: never. The
+            stock SuperNode starts a process for each question.
+        new_lives: finished lives, more than the newest version has learnt, that make one due;
+            0: they do not.
         strategy: merges the means family.
         tls: needed beyond loopback.
         guard: how far one node may stand out.
@@ -104,6 +108,8 @@ class ServerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     min_nodes: Count = 2
     deadline_s: Positive = 120.0
     interval_s: Positive = 3600.0
+    ask_s: Annotated[float, msgspec.Meta(ge=0)] = 600.0
+    new_lives: Annotated[int, msgspec.Meta(ge=0)] = 0
     strategy: StrategyName = "fedavg"
     tls: Tls | None = None
     guard: Limits = Limits()

@@ -19,6 +19,7 @@ from contract.errors import RunoutError
 from contract.release import Release
 from server import select
 from server.guard import Limits
+from server.retrain import Wishes
 from server.rounds import Fleet
 from server.status import LOG, REQUEST, STATE_VARIABLE, Status
 from server.strategy import STRATEGIES
@@ -30,6 +31,7 @@ TICK_S = 2.0
 """Between two looks at who is there."""
 SAY_S = 15.0
 """Between two lines that say that nodes are waited for."""
+TIME = "it was time"
 RETRY_S = 30.0
 """Before a node that could not be handed a release is tried again."""
 
@@ -76,6 +78,8 @@ def settings_of(run_config: Mapping[str, Any], environment: Mapping[str, str]) -
         strategy=strategy,
         serve=bool(run_config.get("serve", False)),
         guard=limits,
+        ask_s=float(run_config.get("ask-s", 600.0)),
+        new_lives=int(run_config.get("new-lives", 0)),
     )
 
 
@@ -140,6 +144,7 @@ class Serving:
         self._request = training.settings.state / REQUEST
         self._has: dict[int, int] = {}
         self._retry: dict[int, float] = {}
+        self._wishes = Wishes(training)
 
     def run(self, release: Release | None) -> None:
         """Go on until the process is ended."""
@@ -151,10 +156,13 @@ class Serving:
         while True:
             online = fleet.online()
             asked = self._request.exists()
-            if (asked or fleet.clock() >= due) and len(online) >= settings.min_nodes:
+            enough = len(online) >= settings.min_nodes
+            why = self._why(online, asked=asked, due=fleet.clock() >= due) if enough else ""
+            if why:
                 self._request.unlink(missing_ok=True)
+                self._training.why = why
                 with only_writer(self._training):
-                    trained = self._training.run(even_if_nothing_new=asked or release is None)
+                    trained = self._training.run(even_if_nothing_new=why != TIME or release is None)
                 release = trained or release
                 # They are handed it when they are back; the others need not wait for that.
                 retry_s = fleet.clock() + RETRY_S
@@ -177,6 +185,19 @@ class Serving:
                 self._training.status.online = len(online)
                 self._training.write()
             fleet.wait(TICK_S)
+
+    def _why(self, online: list[int], *, asked: bool, due: bool) -> str:
+        """Return why to train now; empty: there is no reason to."""
+        if asked:
+            return "a person asked for it"
+        wish = self._wishes.reason(online)
+        if wish:
+            log.info("a training is due before its time: %s", wish)
+            if self._training.cohort is not None:
+                now = self._training.now()
+                self._training.cohort.registry.note("retraining", now, why=wish)
+            return wish
+        return TIME if due else ""
 
     def _select(self, asked: select.Asked) -> None:
         """Try models on the fleet, as somebody asked."""

@@ -72,6 +72,8 @@ class Settings:
     strategy: str
     serve: bool
     guard: Limits
+    ask_s: float = 0.0
+    new_lives: int = 0
 
 
 @dataclass(slots=True)
@@ -107,6 +109,7 @@ class Training:
         now: seconds since 1970 UTC.
         cohort: None until it is known which class is trained.
         trial: what the class is tried as; None: as it is.
+        why: the training runs, where somebody or something asked for it.
         silent: nodes that let a deadline pass in the last training, and were not heard of since.
         measured: what each node measured of the newest candidate.
         conditions: by how much solving multiplied a rounding of its sums, by model.
@@ -120,6 +123,7 @@ class Training:
     now: Callable[[], float] = time.time
     cohort: Cohort | None = None
     trial: AssetClass | None = None
+    why: str = ""
     _count: int = field(default=0, init=False)
     silent: set[int] = field(default_factory=set, init=False)
     measured: dict[str, evaluate.Measured] = field(default_factory=dict, init=False)
@@ -262,6 +266,7 @@ class Training:
             rul_model=rul_model,
             metrics=metrics,
             contributors=manifest.contributors,
+            why=self.why,
         )
         self.status.hand_out(release)
         log.info(
