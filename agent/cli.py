@@ -88,6 +88,16 @@ def _parser() -> argparse.ArgumentParser:
         "doctor", _doctor, "Look for the usual faults of a device, and say how each is mended."
     )
     doctor.add_argument("--json", action="store_true", help="one JSON object, for programs")
+    join = commands.add_parser(
+        "join",
+        help="Unpack what the fleet's server made for this device.",
+        description="Unpack what the fleet's server made for this device.",
+    )
+    join.add_argument("bundle", type=Path, help="as runout-server enrol made it")
+    join.add_argument(
+        "--folder", type=Path, default=Path("fleet"), help="for its files; default: fleet"
+    )
+    join.set_defaults(do=_join)
     node = command(
         "node",
         _node,
@@ -239,6 +249,13 @@ def _select(arguments: argparse.Namespace) -> int:
     from agent.train.select import select
 
     return select(arguments)
+
+
+def _join(arguments: argparse.Namespace) -> int:
+    from agent.join import unpack
+
+    print(unpack(arguments.bundle, arguments.folder), end="")
+    return 0
 
 
 def _node(arguments: argparse.Namespace) -> int:

@@ -13,7 +13,7 @@ import msgspec
 from contract import npz
 from contract.config import is_loopback
 from contract.errors import RunoutError
-from server import bundle, processes, status, superlink
+from server import bundle, enrol, processes, status, superlink
 from server.broadcast import publish
 from server.config import ServerConfig
 from server.superlink import SuperLink
@@ -71,7 +71,7 @@ class Server:
         self._tell = tell
         self._once = once
         self._stop = threading.Event()
-        self._broadcast_s = 0.0
+        self._broadcast_s = self._let_in_s = 0.0
         self._follower = _Follower(config.folder / status.LOG)
 
     def stop(self) -> None:
@@ -113,6 +113,7 @@ class Server:
             link.start()
             if self._stop.is_set():
                 return None
+            self._let_in()
             self._tell(f"nodes may join: runout-agent node, superlink = {self._config.listen}")
             if not is_loopback(self._config.host):
                 # Flower has no key for its control interface, and it shares this port.
@@ -129,6 +130,7 @@ class Server:
         while processes.runs(serving.pid):
             self._pass_on()
             self._broadcast()
+            self._let_in()
             if self._stop.wait(0.5):
                 return None
             if link.ended():
@@ -152,6 +154,18 @@ class Server:
         except RunoutError as error:
             self._tell(f"{error}; tried again in {RETRY_S:.0f} s")
             self._broadcast_s = time.monotonic() + RETRY_S
+
+    def _let_in(self) -> None:
+        """Register whoever was enrolled since the last look."""
+        if not self._config.node_auth or time.monotonic() < self._let_in_s:
+            return
+        self._let_in_s = time.monotonic() + LOOK_S
+        try:
+            for name in enrol.register_all(self._config):
+                self._tell(f"{name} is registered: it may come in with its key")
+        except RunoutError as error:
+            self._tell(f"{error}; tried again in {RETRY_S:.0f} s")
+            self._let_in_s = time.monotonic() + RETRY_S
 
     def _pass_on(self) -> None:
         for line in self._follower.lines():

@@ -51,6 +51,27 @@ def _parser() -> argparse.ArgumentParser:
         sub.set_defaults(do=do)
         return sub
 
+    begin = commands.add_parser(
+        "init",
+        help="Make certificates and a configuration for a fleet with TLS and node keys.",
+        description="Make certificates and a configuration for a fleet with TLS and node keys.",
+    )
+    begin.add_argument("folder", type=Path, help="for the files; nothing in it is overwritten")
+    begin.add_argument(
+        "--name",
+        action="append",
+        required=True,
+        metavar="HOST",
+        help="name or address under which devices reach this server; may be given again",
+    )
+    begin.add_argument("--listen", default="0.0.0.0:9092", metavar="HOST:PORT")
+    begin.set_defaults(do=_init, config="")
+    enrolment = command("enrol", _enrol, "Make a device's bundle: address, authority and its key.")
+    enrolment.add_argument("node", help="its name, as in the agent's configuration")
+    enrolment.add_argument("--address", required=True, metavar="HOST:PORT", help="of this server")
+    enrolment.add_argument("--out", type=Path, metavar="FILE", help="default: NODE.runout")
+    taken = command("revoke", _revoke, "Take a device's key back: it is ejected at once.")
+    taken.add_argument("node", help="its name")
     run = command("run", _run, "Run SuperLink and train, until SIGINT or SIGTERM.")
     run.add_argument("--once", action="store_true", help="train once, hand the release out, end")
     run.add_argument("--rounds", type=int, metavar="N", help="in place of the configured number")
@@ -132,6 +153,39 @@ def _tell(line: str) -> None:
     # What comes from the ServerApp has its own time.
     stamp = "" if line[2:3] == ":" else time.strftime("%H:%M:%S ")
     print(stamp + line, flush=True)
+
+
+def _init(arguments: argparse.Namespace) -> int:
+    from server.enrol import init
+
+    for path in init(arguments.folder, arguments.listen, arguments.name):
+        print(path)
+    config = arguments.folder / "server.toml"
+    print(f"next: runout-server run --config {config}")
+    print(f"      runout-server enrol NODE --address HOST:PORT --config {config}")
+    print("keep ca.key and the state's release.key where nobody else can read them, and a copy")
+    return 0
+
+
+def _enrol(arguments: argparse.Namespace) -> int:
+    from server.enrol import enrol
+
+    out = arguments.out or Path(f"{arguments.node}.runout")
+    enrol(load(arguments.config), arguments.node, arguments.address, out)
+    print(f"{out}: bring it to the device safely, there: runout-agent join {out.name}")
+    print("the running server lets it in within seconds, or when it is started")
+    return 0
+
+
+def _revoke(arguments: argparse.Namespace) -> int:
+    from server.enrol import revoke
+
+    revoke(load(arguments.config), arguments.node)
+    print(
+        f"{arguments.node}: its key is taken back. What it has contributed stays: "
+        f"runout-server models withdraw {arguments.node}"
+    )
+    return 0
 
 
 def _check(arguments: argparse.Namespace) -> int:

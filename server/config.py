@@ -96,6 +96,7 @@ class ServerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             0: they do not.
         strategy: merges the means family.
         tls: needed beyond loopback.
+        node_auth: nodes that were enrolled come in, and no others; needs ``tls``.
         guard: how far one node may stand out.
         service: models over REST.
         broker: for releases over MQTT; None: nowhere.
@@ -112,6 +113,7 @@ class ServerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     new_lives: Annotated[int, msgspec.Meta(ge=0)] = 0
     strategy: StrategyName = "fedavg"
     tls: Tls | None = None
+    node_auth: bool = False
     guard: Limits = Limits()
     service: Service = Service()
     broker: Broker | None = None
@@ -161,6 +163,8 @@ def _problem(config: ServerConfig) -> str:
             f"service.listen: {service.host!r} is beyond loopback: give [tls] and "
             "service.token_file, or put a proxy with TLS in front of loopback"
         )
+    if config.node_auth and config.tls is None:
+        return "node_auth: it takes [tls]: see runout-server init"
     if config.tls is None:
         if not is_loopback(config.host):
             return (

@@ -70,6 +70,7 @@ def command(config: ServerConfig) -> list[str]:
         *("--ssl-ca-certfile", str(Path(config.tls.ca).absolute())),
         *("--ssl-certfile", str(Path(config.tls.cert).absolute())),
         *("--ssl-keyfile", str(Path(config.tls.key).absolute())),
+        *(["--enable-supernode-auth"] if config.node_auth else []),
     ]
 
 
