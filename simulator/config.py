@@ -11,7 +11,12 @@ import msgspec
 from contract.config import load_toml
 from contract.errors import ConfigError
 from contract.topics import check_name
+from simulator import network as networks
+from simulator import sensors as sensing
 from simulator.machines import MACHINES
+from simulator.network import Network
+from simulator.poison import Poison
+from simulator.sensors import Sensor
 
 FaultName = Literal[
     "bearing",
@@ -70,6 +75,9 @@ class Node(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             its kind can have.
         present: machines that have a fault now.
         kinds: of machines that are not of the scenario's kind.
+        sensors: what is wrong with which of its sensors.
+        network: what is wrong on the way to the agent; absent: nothing.
+        poison: how it spoils what the fleet learns; absent: it does not.
     """
 
     name: str
@@ -77,6 +85,9 @@ class Node(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     faults: dict[FaultName, Annotated[float, msgspec.Meta(gt=0)]]
     present: tuple[Present, ...] = ()
     kinds: dict[str, MachineName] = {}
+    sensors: tuple[Sensor, ...] = ()
+    network: Network | None = None
+    poison: Poison | None = None
 
 
 class Season(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -212,6 +223,12 @@ def _check(scenario: Scenario) -> None:
             machines.add(machine)
         _check_kinds(node, scenario)
         _check_present(node, scenario)
+        _check_sensors(node, scenario)
+        if node.network is not None:
+            try:
+                networks.check(node.network)
+            except ValueError as error:
+                raise ValueError(f"nodes.{node.name}.network: {error}") from error
 
 
 def _check_kinds(node: Node, scenario: Scenario) -> None:
@@ -256,3 +273,20 @@ def _check_present(node: Node, scenario: Scenario) -> None:
                 f"{where}: left_h = {present.left_h:g} of {present.machine!r} must be below the"
                 f" shortest life.fault_h ({life.fault_h[0]:g}), or its fault would not have begun"
             )
+
+
+def _check_sensors(node: Node, scenario: Scenario) -> None:
+    for number, sensor in enumerate(node.sensors):
+        where = f"nodes.{node.name}.sensors[{number}]"
+        if sensor.machine not in node.machines:
+            near = _nearest(sensor.machine, node.machines)
+            raise ValueError(f"{where}: {sensor.machine!r} is no machine of this node{near}")
+        if sensor.life is not None and not 0 <= sensor.life <= scenario.lives:
+            raise ValueError(f"{where}: life = {sensor.life}, of 0 to {scenario.lives}")
+        machine = MACHINES[scenario.kind(node, sensor.machine)]
+        heard = scenario.waveform is not None and machine.structure is not None
+        wave = scenario.waveform.channel if scenario.waveform is not None and heard else ""
+        try:
+            sensing.check(sensor, machine.channels, machine.units, wave)
+        except ValueError as error:
+            raise ValueError(f"{where}: {error}") from error

@@ -1,5 +1,6 @@
 """One message to come: readings or a life event of one asset, at a time of the data."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import msgspec
@@ -20,6 +21,9 @@ class Message:
         payload: JSON, or a waveform burst.
         rows: readings rows in it: 1, or 0 for an event; a burst counts as one.
         events: life events in it.
+        said_t: time that it says, by the sender's clock; None: ``t``.
+        values: of the channels, where it is a row.
+        units: of these channels.
     """
 
     t: float
@@ -29,16 +33,27 @@ class Message:
     payload: bytes
     rows: int
     events: int
+    said_t: float | None = None
+    values: dict[str, float] | None = None
+    units: Mapping[str, str] | None = None
 
 
-def reading(t: float, node: str, asset: str, values: dict[str, float]) -> Message:
-    """Return the message of one row.
+def reading(
+    t: float,
+    node: str,
+    asset: str,
+    values: dict[str, float],
+    *,
+    said_t: float | None = None,
+    units: Mapping[str, str] | None = None,
+) -> Message:
+    """Return the message of one row; ``said_t``: what the sender's clock says, if not ``t``.
 
     >>> reading(3600, "hall-a", "pump-1", {"flow": 101.5}).payload
     b'{"t":3600,"v":{"flow":101.5}}'
     """
-    payload = msgspec.json.encode({"t": t, "v": values})
-    return Message(t, node, asset, READINGS, payload, rows=1, events=0)
+    payload = msgspec.json.encode({"t": t if said_t is None else said_t, "v": values})
+    return Message(t, node, asset, READINGS, payload, 1, 0, said_t, values, units)
 
 
 def waveform(t: float, node: str, asset: str, channel: str, payload: bytes) -> Message:

@@ -10,14 +10,26 @@ import numpy as np
 
 from contract.arrays import Floats
 from contract.report import LifeEvent
+from simulator import sensors as sensing
 from simulator import vibration
 from simulator.burst import encode
 from simulator.config import FaultName, Node, Range, Scenario, Waveform
 from simulator.faults import FAULTS, felt_age, moved
 from simulator.machines import MACHINES, Machine, Surroundings
 from simulator.message import Message, life_event, reading, waveform
+from simulator.network import Network, through
+from simulator.poison import Poison
+from simulator.sensors import Sensor, Swapped
 from simulator.signals import yearly
-from simulator.truth import FELT, LifeTruth, Truth
+from simulator.truth import (
+    FELT,
+    DriftTruth,
+    LifeTruth,
+    NodeTruth,
+    OutageTruth,
+    SensorTruth,
+    Truth,
+)
 
 Phase = Literal["history", "present"]
 PHASES: dict[str, tuple[Phase, ...]] = {
@@ -73,6 +85,11 @@ class Plant:
         now_t = self._now(past)
         present = [life for node in scenario.nodes for life in self._present(node, now_t)]
         self.lives = sorted(past + present, key=lambda life: (life.node, life.asset, life.number))
+        self._nodes = {node.name: node for node in scenario.nodes}
+        self._present_t: dict[str, float] = {}
+        for life in present:
+            known = self._present_t.get(life.node, life.start_t)
+            self._present_t[life.node] = min(known, life.start_t)
 
     def played(self, phases: Iterable[Phase]) -> list[PlannedLife]:
         """Return the lives of some phases."""
@@ -92,7 +109,18 @@ class Plant:
         return FAULTS[life.fault].severity(age)
 
     def readings(self, life: PlannedLife) -> Floats:
-        """Return a life's rows, ``(n, C)``; the same for the same seed, asset and life."""
+        """Return what a life's sensors say, ``(n, C)``; the same for the same seed and life."""
+        readings, times = self.measured(life), self.times(life)
+        machine, hours = MACHINES[life.kind], (times - life.start_t) / 3600
+        for number, sensor in self._sensors(life):
+            rng = self._rng(life.asset, f"sensor {life.number} {number}")
+            readings = sensing.spoil_rows(
+                sensor, readings, hours, machine.channels, machine.units, rng
+            )
+        return readings
+
+    def measured(self, life: PlannedLife) -> Floats:
+        """Return what good sensors would say, ``(n, C)``."""
         effect = FAULTS[life.fault].effect(self.severity(life))
         rng = self._rng(life.asset, f"life {life.number}")
         times = self.times(life)
@@ -106,18 +134,31 @@ class Plant:
         """Yield the messages of some phases in the order of data time, machines side by side."""
         lives = self.played(phases)
         assets = dict.fromkeys(life.asset for life in lives)
-        series = (self._series([life for life in lives if life.asset == asset]) for asset in assets)
+        by_asset: dict[str, list[PlannedLife]] = {asset: [] for asset in assets}
+        for life in lives:
+            by_asset[life.asset].append(life)
+        series = [self._through(asset, of_it) for asset, of_it in by_asset.items()]
         return heapq.merge(*series, key=lambda message: message.t)
 
     def truth(self, phase: str, source: str) -> Truth:
         """Return the truth about what ``messages`` of a phase (``all`` is both) say."""
         lives = tuple(self._truth(life) for life in self.played(PHASES[phase]))
-        return Truth(source, self.scenario.site, self.scenario.seed, phase, FELT, lives)
+        return Truth(
+            source,
+            self.scenario.site,
+            self.scenario.seed,
+            phase,
+            FELT,
+            lives,
+            tuple(self._bad_sensors(phase)),
+            tuple(self._bad_nodes(phase)),
+            tuple(self._drifts()),
+        )
 
     def burst(self, life: PlannedLife, at: int, readings: Floats) -> Floats:
         """Return what a life's vibration sensor hears at its row ``at``: ``(samples,)`` in g.
 
-        The shaft turns as the row's channel ``speed`` says.
+        The shaft turns as the channel ``speed`` of the row, of ``measured``, says.
 
         Raises:
             ValueError: the machine has no such sensor, or the scenario no ``waveform``.
@@ -128,7 +169,7 @@ class Plant:
         t = life.start_t + self.scenario.sample_s * at
         age = np.array([(t - life.birth_t) / (life.failure_t - life.birth_t)])
         fault = FAULTS[life.fault]
-        return vibration.burst(
+        heard = vibration.burst(
             machine.structure,
             fault.shakes(float(fault.severity(age)[0])),
             shaft_hz=float(readings[at, machine.channels.index("speed")]) / 60,
@@ -137,6 +178,12 @@ class Plant:
             samples=wanted.samples,
             rng=self._rng(life.asset, f"burst {life.number} {at}"),
         )
+        for number, sensor in self._sensors(life):
+            if sensor.channel == wanted.channel:
+                rng = self._rng(life.asset, f"sensor {life.number} {number} {at}")
+                hour = (t - life.start_t) / 3600
+                heard = sensing.spoil_burst(sensor, heard, hour, wanted.rate_hz, rng)
+        return heard
 
     def _heard(self, life: PlannedLife) -> tuple[Waveform, int] | None:
         """Return how a life's bursts are taken, and each how many rows; None: there are none."""
@@ -146,12 +193,18 @@ class Plant:
         return wanted, max(round(wanted.every_s / self.scenario.sample_s), 1)
 
     def _burst(
-        self, life: PlannedLife, at: int, t: float, readings: Floats, wanted: Waveform
+        self,
+        life: PlannedLife,
+        at: int,
+        times: tuple[float, float],
+        readings: Floats,
+        wanted: Waveform,
     ) -> Message:
+        t, said_t = times
         payload = encode(
             self.burst(life, at, readings),
             wanted.rate_hz,
-            t_ns=round(t * 1e9),
+            t_ns=round(said_t * 1e9),
             unit="g",
             scale_end=wanted.scale_end,
         )
@@ -179,19 +232,66 @@ class Plant:
             demand = demand + drift.demand * grown
         return Surroundings(ambient_k, demand)
 
+    def _through(self, asset: str, lives: list[PlannedLife]) -> Iterator[Message]:
+        """Return what comes of a machine's messages."""
+        network = self._nodes[lives[0].node].network
+        series = self._series(lives)
+        if network is None:
+            return series
+        return through(
+            series,
+            network,
+            self._rng(asset, "network"),
+            present_t=self._present_t[lives[0].node],
+            sample_s=self.scenario.sample_s,
+        )
+
+    def _sensors(self, life: PlannedLife) -> list[tuple[int, Sensor]]:
+        """Return what is wrong with a life's sensors, numbered as in the scenario."""
+        return [
+            (number, sensor)
+            for number, sensor in enumerate(self._nodes[life.node].sensors)
+            if sensor.machine == life.asset
+            and life.number == (self.scenario.lives if sensor.life is None else sensor.life)
+        ]
+
+    def _false_failure(self, life: PlannedLife) -> int | None:
+        """Return the row of a life behind which a failure is told that is none."""
+        poison = self._nodes[life.node].poison
+        if poison is None:
+            return None
+        drawn, where = self._rng(life.asset, f"poison {life.number}").uniform(size=2)
+        healthy = round((life.birth_t - life.start_t) / self.scenario.sample_s)
+        row = int(healthy * (0.4 + 0.4 * where))
+        return row if drawn < poison.false_failure and row + 1 < life.rows else None
+
     def _series(self, lives: list[PlannedLife]) -> Iterator[Message]:
         for life in lives:
-            channels = MACHINES[life.kind].channels
+            machine, node = MACHINES[life.kind], self._nodes[life.node]
+            channels, units = (
+                machine.channels,
+                dict(zip(machine.channels, machine.units, strict=True)),
+            )
+            false_failure = self._false_failure(life)
             if life.number:
                 started = LifeEvent("started", life.start_t)
                 yield life_event(life.node, life.asset, started)
             readings, times = self.readings(life), self.times(life).tolist()
+            if node.poison is not None:
+                readings = np.round(readings * node.poison.gain, 4)
             heard = self._heard(life)
+            measured = readings if heard is None else self.measured(life)
             for at, (t, row) in enumerate(zip(times, readings.tolist(), strict=True)):
                 values = dict(zip(channels, row, strict=True))
-                yield reading(t, life.node, life.asset, values)
+                said_t = None
+                if node.network is not None:
+                    said_t = node.network.said_t(t, self._present_t[life.node])
+                yield reading(t, life.node, life.asset, values, said_t=said_t, units=units)
                 if heard is not None and at % heard[1] == 0:
-                    yield self._burst(life, at, t, readings, heard[0])
+                    clock = (t, t if said_t is None else said_t)
+                    yield self._burst(life, at, clock, measured, heard[0])
+                if at == false_failure:
+                    yield life_event(life.node, life.asset, LifeEvent("failed", t))
             if life.phase == "history":
                 failed = LifeEvent("failed", life.failure_t)
                 yield life_event(life.node, life.asset, failed)
@@ -217,6 +317,71 @@ class Plant:
             severity=float(self.severity(life)[-1]),
             channels=self._moved(life),
         )
+
+    def _bad_sensors(self, phase: str) -> Iterator[SensorTruth]:
+        for life in self.played(PHASES[phase]):
+            last_t = float(self.times(life)[-1])
+            for _, sensor in self._sensors(life):
+                from_t = life.start_t + 3600 * sensor.from_h
+                if from_t <= last_t:
+                    to_t = last_t if sensor.to_h is None else life.start_t + 3600 * sensor.to_h
+                    pair = (sensor.other,) if isinstance(sensor, Swapped) else ()
+                    yield SensorTruth(
+                        life.node,
+                        life.asset,
+                        (sensor.channel, *pair),
+                        str(sensor.__struct_config__.tag),
+                        from_t,
+                        min(to_t, last_t),
+                    )
+
+    def _bad_nodes(self, phase: str) -> Iterator[NodeTruth]:
+        for node in self.scenario.nodes:
+            if node.network is None and node.poison is None:
+                continue
+            network, poison = node.network or Network(), node.poison or Poison()
+            zero_t = self._present_t[node.name]
+            yield NodeTruth(
+                node.name,
+                zero_t,
+                loss=network.loss,
+                duplicate=network.duplicate,
+                delay_s=network.delay_s,
+                reorder=network.reorder,
+                outages=tuple(
+                    OutageTruth(
+                        zero_t + 3600 * outage.from_h,
+                        zero_t + 3600 * (outage.from_h + outage.for_h),
+                        outage.keeps,
+                    )
+                    for outage in network.outage
+                ),
+                skew_s=network.skew_s,
+                ppm=network.ppm,
+                leaps=tuple((zero_t + 3600 * leap.at_h, leap.by_s) for leap in network.leap),
+                gain=poison.gain,
+                false_failures=tuple(
+                    (life.asset, float(self.times(life)[row]))
+                    for life in self.played(PHASES[phase])
+                    if life.node == node.name and (row := self._false_failure(life)) is not None
+                ),
+            )
+
+    def _drifts(self) -> Iterator[DriftTruth]:
+        start_t = self.scenario.start.timestamp()
+        for drift in self.scenario.drift:
+            yield DriftTruth(
+                tuple(
+                    machine
+                    for node in self.scenario.nodes
+                    for machine in node.machines
+                    if self.scenario.kind(node, machine) == drift.machine
+                ),
+                start_t + 3600 * drift.from_h,
+                start_t + 3600 * (drift.from_h + drift.over_h),
+                drift.demand,
+                drift.ambient_k,
+            )
 
     def _moved(self, life: PlannedLife) -> tuple[str, ...]:
         channels = moved(FAULTS[life.fault], MACHINES[life.kind].channels)

@@ -11,7 +11,7 @@ import msgspec
 
 from contract.errors import RunoutError
 from contract.report import Alert, Health
-from simulator.truth import LifeTruth, Truth
+from simulator.truth import LifeTruth, SensorTruth, Truth
 
 HOUR_S = 3600.0
 MONTH_H = 730.5
@@ -33,6 +33,8 @@ class Judged(NamedTuple):
         named_first: whether it is the first of them.
         rul_h: said and true hours left, of each report that said some.
         covered: reports whose interval held the truth, and those that had one.
+        beside: of the false alarms, those from when a sensor of the machine went bad.
+        bad_sensors: of the life, and of these, those whose channel an alert since gives first.
     """
 
     life: LifeTruth
@@ -43,6 +45,8 @@ class Judged(NamedTuple):
     named_first: bool | None
     rul_h: tuple[tuple[float, float], ...]
     covered: tuple[int, int]
+    beside: int = 0
+    bad_sensors: tuple[int, int] = (0, 0)
 
     @property
     def due(self) -> bool:
@@ -128,21 +132,37 @@ def judge(truth: Truth, said: Iterable[Health | Alert], *, cap_h: float = math.i
             sorted(alerts.get((life.asset, life.life), {}).values(), key=lambda alert: alert.t),
             reports.get((life.asset, life.life), {}).values(),
             cap_h,
+            [
+                sensor
+                for sensor in truth.sensors
+                if sensor.asset == life.asset
+                and life.started_t <= sensor.from_t <= life.played_until_t
+            ],
         )
         for life in truth.lives
     ]
 
 
-def _judge(life: LifeTruth, alerts: list[Alert], reports: Iterable[Health], cap_h: float) -> Judged:
+def _judge(
+    life: LifeTruth,
+    alerts: list[Alert],
+    reports: Iterable[Health],
+    cap_h: float,
+    sensors: list[SensorTruth],
+) -> Judged:
     known = life.fault is not None and life.severity is not None
     began = life.fault_began_t if life.fault_began_t is not None else math.inf
     if known:
         true = [alert for alert in alerts if alert.t >= began]
-        false = sum(alert.t < began and alert.state == "raised" for alert in alerts)
+        early = [alert.t for alert in alerts if alert.t < began and alert.state == "raised"]
+        false = len(early)
+        went_bad = min((sensor.from_t for sensor in sensors), default=math.inf)
+        beside = sum(t >= went_bad for t in early)
         healthy_h = max(0.0, min(began, life.played_until_t) - life.started_t) / HOUR_S
     else:
         # Of a recording nobody knows when the fault began: every alert is of the end it came to.
-        true, false, healthy_h = alerts, None, None
+        true, false, healthy_h, beside = alerts, None, None, 0
+    told = sum(any(_gives(alert, sensor) for alert in alerts) for sensor in sensors)
     named = named_first = None
     if true and life.channels:
         given = [why.channel for why in true[0].why]
@@ -166,7 +186,15 @@ def _judge(life: LifeTruth, alerts: list[Alert], reports: Iterable[Health], cap_
         named_first,
         tuple(pairs),
         (inside, intervals),
+        beside,
+        (len(sensors), told),
     )
+
+
+def _gives(alert: Alert, sensor: SensorTruth) -> bool:
+    """Return whether an alert that came with a bad sensor gives its channel first."""
+    since = sensor.from_t <= alert.t <= sensor.to_t + HOUR_S
+    return since and bool(alert.why) and alert.why[0].channel.partition(".")[0] in sensor.channel
 
 
 def _moved(channel: str, life: LifeTruth) -> bool:
@@ -196,6 +224,9 @@ def summary(judged: list[Judged]) -> dict[str, float | int | None]:
         "machine_months": months if known else None,
         "false_alarms": false if known else None,
         "false_alarms_per_machine_month": _ratio(false, months) if known else None,
+        "false_alarms_beside_bad_sensors": sum(one.beside for one in judged) if known else None,
+        "sensors_bad": sum(one.bad_sensors[0] for one in judged),
+        "sensors_told": sum(one.bad_sensors[1] for one in judged),
         "rul_rmse_h": math.sqrt(sum((a - b) ** 2 for a, b in pairs) / len(pairs))
         if pairs
         else None,

@@ -48,7 +48,85 @@ class LifeTruth(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     channels: tuple[str, ...]
 
 
-class Truth(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class SensorTruth(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A sensor that says something else than its machine does.
+
+    Attributes:
+        node: whose agent reads it.
+        asset: whose sensor.
+        channel: which; two where they changed places.
+        fault: of the sensor.
+        from_t: it begins.
+        to_t: it ends; where it stays, the end of what was played of the life.
+    """
+
+    node: str
+    asset: str
+    channel: tuple[str, ...]
+    fault: str
+    from_t: float
+    to_t: float
+
+
+class OutageTruth(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A line that was down between two times; ``kept``: all was said in the end."""
+
+    from_t: float
+    to_t: float
+    kept: bool
+
+
+class NodeTruth(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """What is wrong with a node, beside its machines.
+
+    Attributes:
+        node: which.
+        loss: share of its messages that never came.
+        duplicate: share that came twice.
+        delay_s: least and most that messages were late.
+        reorder: share that came behind a newer one.
+        outages: when the line was down.
+        skew_s: by how much its clock was ahead, but for
+        ppm: that it was fast, from ``present_t`` on, and
+        leaps: when it was set, and by how many seconds.
+        present_t: when its first present life began.
+        gain: all its readings were multiplied by it.
+        false_failures: assets and times of failures that were told and were none.
+    """
+
+    node: str
+    present_t: float
+    loss: float = 0.0
+    duplicate: float = 0.0
+    delay_s: tuple[float, float] = (0.0, 0.0)
+    reorder: float = 0.0
+    outages: tuple[OutageTruth, ...] = ()
+    skew_s: float = 0.0
+    ppm: float = 0.0
+    leaps: tuple[tuple[float, float], ...] = ()
+    gain: float = 1.0
+    false_failures: tuple[tuple[str, float], ...] = ()
+
+
+class DriftTruth(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A slow change of the process, of all machines of a kind.
+
+    Attributes:
+        assets: all of them.
+        from_t: it begins.
+        to_t: it is over, and stays.
+        demand: more asked in the end, as a share of the rated.
+        ambient_k: warmer in the end.
+    """
+
+    assets: tuple[str, ...]
+    from_t: float
+    to_t: float
+    demand: float
+    ambient_k: float
+
+
+class Truth(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """The truth about all that was played.
 
     Attributes:
@@ -58,6 +136,9 @@ class Truth(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         phase: which phases were played.
         felt_severity: what ``felt_t`` means.
         lives: asset by asset.
+        sensors: that were bad.
+        nodes: with which something was wrong beside their machines.
+        drifts: slow changes of the process, of all machines of a kind: nobody's fault.
     """
 
     source: str
@@ -66,6 +147,9 @@ class Truth(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     phase: str
     felt_severity: float
     lives: tuple[LifeTruth, ...]
+    sensors: tuple[SensorTruth, ...] = ()
+    nodes: tuple[NodeTruth, ...] = ()
+    drifts: tuple[DriftTruth, ...] = ()
 
 
 def write(path: Path, truth: Truth) -> None:

@@ -1,6 +1,7 @@
 """The simulated plant: reproducible, physical, and true to its truth."""
 
 from datetime import UTC, datetime
+from itertools import islice
 from pathlib import Path
 
 import msgspec
@@ -159,7 +160,10 @@ def test_wander_has_mean_0_and_deviation_1() -> None:
 @pytest.mark.parametrize("path", sorted(SCENARIOS.glob("*.toml")), ids=lambda path: path.stem)
 def test_every_scenario_runs_as_it_stands(path: Path) -> None:
     plant = Plant(load(path))
-    assert sum(m.rows for m in plant.messages(PHASES["all"])) > 100
+    begins = list(islice(plant.messages(PHASES["all"]), 3000))
+    assert sum(m.rows for m in begins) > 900
+    assert {m.asset for m in begins} <= {life.asset for life in plant.lives}
+    assert len(plant.truth("all", str(path)).lives) == len(plant.lives)
 
 
 GOOD = (SCENARIOS / "one_bearing.toml").read_text()

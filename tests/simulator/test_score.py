@@ -14,7 +14,7 @@ from paho.mqtt import publish
 
 from contract.report import Alert, AlertWord, Health, Why
 from simulator import cli, score
-from simulator.truth import FELT, LifeTruth, Truth, write
+from simulator.truth import FELT, LifeTruth, SensorTruth, Truth, write
 
 ROOT = Path(__file__).parents[2]
 H = 3600.0
@@ -63,6 +63,22 @@ def test_lead_delay_and_diagnosis_are_those_of_the_first_alert_after_the_birth()
     assert figures["recall"] == 1
     assert figures["false_alarms_per_machine_month"] == pytest.approx(730.5 / 60)
     assert (figures["diagnosis_named"], figures["diagnosis_first"]) == (1, 0)
+
+
+def test_a_false_alarm_beside_a_bad_sensor_is_counted_as_such() -> None:
+    bad = SensorTruth("node", "a", ("flow",), "drift", 30 * H, 50 * H)
+    of = msgspec.structs.replace(truth(life("a"), life("b")), sensors=(bad,))
+    said = [
+        alert("a", 20, "raised", "flow"),
+        alert("a", 40, "raised", "flow", "case"),
+        alert("b", 41, "raised", "flow"),
+    ]
+    figures = score.summary(score.judge(of, said))
+    assert figures["false_alarms"] == 3
+    assert figures["false_alarms_beside_bad_sensors"] == 1
+    assert (figures["sensors_bad"], figures["sensors_told"]) == (1, 1)
+    other = score.summary(score.judge(of, [alert("a", 40, "raised", "case", "flow")]))
+    assert (other["sensors_bad"], other["sensors_told"]) == (1, 0)
 
 
 def test_what_could_not_be_felt_yet_is_no_miss_and_a_silent_failure_is_one() -> None:
