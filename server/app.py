@@ -3,6 +3,7 @@
 import json
 import os
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -33,6 +34,52 @@ class _Serving(msgspec.Struct):
 
     pid: int
     run: str
+
+
+class _Proxy:
+    """The process before SuperLink, where there is one; started again if it ends."""
+
+    def __init__(self, config: ServerConfig, tell: Callable[[str], None]) -> None:
+        self._config = config
+        self._tell = tell
+        self._process: subprocess.Popen[bytes] | None = None
+        self._again_s = 0.0
+
+    def start(self) -> None:
+        """Start it, unless it runs."""
+        config = self._config
+        if not config.inner or (self._process is not None and self._process.poll() is None):
+            return
+        # Of what was loaded and checked: the file may have been changed since.
+        path = config.folder / "proxy.json"
+        npz.write(path, msgspec.json.encode(config))
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "server.proxy", "--loaded", str(path)],
+            stdin=subprocess.DEVNULL,
+            env=superlink.environment(config),
+            start_new_session=True,  # Ctrl-C is ours to pass on
+        )
+
+    def tend(self) -> None:
+        """Start it again, if it has ended, once in a while."""
+        if self._process is None or self._process.poll() is None:
+            return
+        if time.monotonic() >= self._again_s:
+            self._again_s = time.monotonic() + LOOK_S
+            self._tell("the proxy has ended; starting it again")
+            self.start()
+
+    def stop(self) -> None:
+        """End it; safe at any time."""
+        if self._process is None:
+            return
+        self._process.terminate()
+        try:
+            self._process.wait(5.0)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._process = None
 
 
 class _Follower:
@@ -71,6 +118,7 @@ class Server:
         self._tell = tell
         self._once = once
         self._stop = threading.Event()
+        self._proxy = _Proxy(config, tell)
         self._broadcast_s = self._let_in_s = 0.0
         self._follower = _Follower(config.folder / status.LOG)
 
@@ -102,6 +150,7 @@ class Server:
                 self._stop.wait(backoff_s)
                 backoff_s = min(2 * backoff_s, MOST_BACKOFF_S)
         finally:
+            self._proxy.stop()
             link.stop()
         return True
 
@@ -114,8 +163,9 @@ class Server:
             if self._stop.is_set():
                 return None
             self._let_in()
+            self._proxy.start()
             self._tell(f"nodes may join: runout-agent node, superlink = {self._config.listen}")
-            if not is_loopback(self._config.host):
+            if not is_loopback(self._config.superlink[0]):
                 # Flower has no key for its control interface, and it shares this port.
                 self._tell(
                     "whoever reaches this port can start runs on the devices: let a firewall "
@@ -131,6 +181,7 @@ class Server:
             self._pass_on()
             self._broadcast()
             self._let_in()
+            self._proxy.tend()
             if self._stop.wait(0.5):
                 return None
             if link.ended():

@@ -97,6 +97,8 @@ class ServerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         strategy: merges the means family.
         tls: needed beyond loopback.
         node_auth: nodes that were enrolled come in, and no others; needs ``tls``.
+        inner: where SuperLink itself listens, on loopback, behind a proxy at ``listen`` that passes
+            on what nodes say and nothing else; empty: there is no proxy. Needs ``tls``.
         guard: how far one node may stand out.
         service: models over REST.
         broker: for releases over MQTT; None: nowhere.
@@ -114,9 +116,16 @@ class ServerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     strategy: StrategyName = "fedavg"
     tls: Tls | None = None
     node_auth: bool = False
+    inner: str = ""
     guard: Limits = Limits()
     service: Service = Service()
     broker: Broker | None = None
+
+    @property
+    def superlink(self) -> tuple[str, int]:
+        """Return host and port of SuperLink itself."""
+        host, _, port = (self.inner or self.listen).rpartition(":")
+        return host.strip("[]"), int(port)
 
     @property
     def folder(self) -> Path:
@@ -163,6 +172,10 @@ def _problem(config: ServerConfig) -> str:
             f"service.listen: {service.host!r} is beyond loopback: give [tls] and "
             "service.token_file, or put a proxy with TLS in front of loopback"
         )
+    if config.inner:
+        host, _, port = config.inner.rpartition(":")
+        if not is_loopback(host.strip("[]")) or not port.isdigit() or config.tls is None:
+            return f"inner: {config.inner!r} must be host:port on loopback, and takes [tls]"
     if config.node_auth and config.tls is None:
         return "node_auth: it takes [tls]: see runout-server init"
     if config.tls is None:

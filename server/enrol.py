@@ -40,6 +40,7 @@ CONFIG = """\
 # The federation server, as `runout-server init` made it: TLS, and a key for each node.
 state = {state}
 listen = {listen}
+inner = {inner}      # SuperLink itself; `listen` passes on what nodes say, and nothing else
 node_auth = true               # nodes that were enrolled, and no others: runout-server enrol NODE
 
 [tls]
@@ -65,12 +66,13 @@ class Enrolled(msgspec.Struct):
     revoked: bool = False
 
 
-def init(folder: Path, listen: str, names: list[str]) -> list[Path]:
+def init(folder: Path, listen: str, names: list[str], inner: str = "127.0.0.1:9093") -> list[Path]:
     """Make an authority, the server's certificate and a configuration; return the files.
 
     Args:
         folder: for them; nothing in it is overwritten.
-        listen: ``host:port`` of SuperLink.
+        listen: ``host:port`` where the nodes come in.
+        inner: the same of SuperLink, on loopback.
         names: host names and addresses under which devices reach the server.
 
     Raises:
@@ -82,6 +84,8 @@ def init(folder: Path, listen: str, names: list[str]) -> list[Path]:
     for path in (*paths.values(), config):
         if path.exists():
             raise RunoutError(f"{path}: is there already; a new authority would lock all nodes out")
+    # SuperLink itself is reached by this.
+    names = [*names, *({"127.0.0.1", "localhost"} - set(names))]
     now = dt.datetime.now(dt.UTC)
     authority_key = ec.generate_private_key(ec.SECP384R1())
     authority = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "Runout fleet authority")])
@@ -118,6 +122,7 @@ def init(folder: Path, listen: str, names: list[str]) -> list[Path]:
     text = CONFIG.format(
         state=json.dumps(str((folder / "state").absolute())),
         listen=json.dumps(listen),
+        inner=json.dumps(inner),
         ca=json.dumps(str(paths["ca.crt"].absolute())),
         cert=json.dumps(str(paths["server.pem"].absolute())),
         key=json.dumps(str(paths["server.key"].absolute())),

@@ -59,7 +59,7 @@ def command(config: ServerConfig) -> list[str]:
     """Return the command line of SuperLink."""
     line = [
         program("flower-superlink"),
-        *("--host", config.host, "--port", str(config.port)),
+        *("--host", config.superlink[0], "--port", str(config.superlink[1])),
         *("--database", str(config.folder / "superlink.db")),
         "--disable-runtime-dependency-installation",
     ]
@@ -78,8 +78,8 @@ def write_connection(config: ServerConfig) -> None:
     """Tell the ``flwr`` command where this SuperLink is."""
     folder = config.folder / "flwr"
     folder.mkdir(parents=True, exist_ok=True)
-    host = config.host if config.host not in {"0.0.0.0", "::"} else "127.0.0.1"  # noqa: S104
-    values: dict[str, str | int | float | bool] = {"address": f"{host}:{config.port}"}
+    address = f"{_reach(config)}:{config.superlink[1]}"
+    values: dict[str, str | int | float | bool] = {"address": address}
     if config.tls is None:
         values["insecure"] = True
     else:
@@ -120,7 +120,7 @@ class SuperLink:
         self._end_leftover()
         if _connects(config):
             raise RunoutError(
-                f"listen: {config.listen} is in use by another program; stop it, or choose "
+                f"{config.inner or config.listen} is in use by another program; stop it, or choose "
                 "another port"
             )
         log_folder = config.folder / "log"
@@ -194,7 +194,7 @@ class SuperLink:
 
 def _connects(config: ServerConfig) -> bool:
     try:
-        with socket.create_connection((_reach(config), config.port), timeout=1.0):
+        with socket.create_connection((_reach(config), config.superlink[1]), timeout=1.0):
             return True
     except OSError:
         return False
@@ -204,7 +204,7 @@ def _answers(config: ServerConfig) -> bool:
     """Return whether HTTP is spoken; with TLS, whether the port is open."""
     if config.tls is not None:
         return _connects(config)
-    connection = http.client.HTTPConnection(_reach(config), config.port, timeout=2.0)
+    connection = http.client.HTTPConnection(_reach(config), config.superlink[1], timeout=2.0)
     try:
         connection.request("GET", "/")
         connection.getresponse()
@@ -216,4 +216,5 @@ def _answers(config: ServerConfig) -> bool:
 
 
 def _reach(config: ServerConfig) -> str:
-    return "127.0.0.1" if config.host in {"0.0.0.0", "::"} else config.host  # noqa: S104
+    host = config.superlink[0]
+    return "127.0.0.1" if host in {"0.0.0.0", "::"} else host  # noqa: S104

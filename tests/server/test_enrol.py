@@ -2,6 +2,7 @@
 
 import os
 import signal
+import ssl
 import stat
 import subprocess
 import sys
@@ -12,6 +13,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
+import msgspec
 import pytest
 from cryptography import x509
 
@@ -37,7 +40,7 @@ def free_port() -> int:
 
 def initiated(folder: Path, port: int) -> Path:
     """Return the configuration of a fleet on loopback."""
-    init(folder, f"127.0.0.1:{port}", ["127.0.0.1"])
+    init(folder, f"127.0.0.1:{port}", ["127.0.0.1"], f"127.0.0.1:{free_port()}")
     config = folder / "server.toml"
     config.write_text(
         "min_nodes = 1\nrounds = 1\ndeadline_s = 40.0\nask_s = 0.0\n"
@@ -138,6 +141,17 @@ def test_who_is_enrolled_comes_in_a_stranger_does_not_and_whoever_is_revoked_goe
     assert seen.released is not None
     assert seen.released.contributors == ("rpi-1",)
     assert "stranger" not in seen.bytes_up
+    # From outside there is nothing but what nodes say.
+    trusted = ssl.create_default_context(cafile=str(tmp_path / "fleet" / "ca.crt"))
+    with httpx.Client(base_url=f"https://{address}", verify=trusted) as outside:
+        for path in (
+            "/",
+            "/v1/control/list-runs",
+            "/v1/control/register-node",
+            "/v1/fleet/%2e%2e/control/register-node",
+        ):
+            for method in ("GET", "POST"):
+                assert outside.request(method, path).status_code in {404, 405}
     assert stranger.poll() not in {None, 0} or "rror" in run.said("stranger")
     assert main(["revoke", "rpi-1", "--config", str(config)]) == 0
     assert all_enrolled(load(config)) == []
@@ -149,6 +163,22 @@ def test_who_is_enrolled_comes_in_a_stranger_does_not_and_whoever_is_revoked_goe
     run.wait("server", nobody)
     with pytest.raises(RunoutError, match="rpi-1 is not enrolled; nobody is"):
         revoke(load(config), "rpi-1")
+
+
+def test_a_superlink_that_is_down_is_answered_503(run: Processes, tmp_path: Path) -> None:
+    port = free_port()
+    config = load(initiated(tmp_path / "fleet", port))
+    loaded = tmp_path / "proxy.json"
+    loaded.write_bytes(msgspec.json.encode(config))
+    run.start("proxy", sys.executable, "-m", "server.proxy", "--loaded", str(loaded))
+    trusted = ssl.create_default_context(cafile=str(tmp_path / "fleet" / "ca.crt"))
+    transport = httpx.HTTPTransport(verify=trusted, retries=8)
+    with httpx.Client(base_url=f"https://127.0.0.1:{port}", transport=transport) as node:
+        answer = node.post("/v1/fleet/create-node", content=b"x")
+        assert answer.status_code == 503
+        assert "SuperLink is not there" in answer.text
+        large = node.post("/v1/fleet/push-messages", content=b"x" * (65 * 1024 * 1024))
+        assert large.status_code == 413
 
 
 def test_what_init_makes_is_for_nobody_else_and_never_overwritten(
@@ -169,8 +199,9 @@ def test_what_init_makes_is_for_nobody_else_and_never_overwritten(
     )
     own.verify_directly_issued_by(authority)
     names = own.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    assert names.get_values_for_type(x509.DNSName) == ["plant.example"]
-    assert [str(one) for one in names.get_values_for_type(x509.IPAddress)] == ["10.0.0.7"]
+    assert names.get_values_for_type(x509.DNSName) == ["plant.example", "localhost"]
+    addresses = [str(one) for one in names.get_values_for_type(x509.IPAddress)]
+    assert addresses == ["10.0.0.7", "127.0.0.1"]
     assert main(words) == 2
     assert "is there already" in capsys.readouterr().err
 
