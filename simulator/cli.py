@@ -120,33 +120,42 @@ def _play(
     from simulator.clock import Pace, WallClock
     from simulator.play import play
     from simulator.progress import Progress
-    from simulator.sinks.mqtt import Address, MqttSink
+    from simulator.sinks import outlet
     from simulator.truth import write
 
     speed: float | None = args.speed
     progress = Progress(rows, sys.stderr)
-    sink = MqttSink(
-        Address.parse(args.broker),
-        site=site,
-        nodes=nodes,
-        window=args.window if speed is None else None,
-        timeout_s=args.timeout,
-        connect_timeout_s=args.connect_timeout,
-        say=progress.say,
+    way = outlet.of(
+        args.sink,
+        outlet.Asked(
+            form=args.format,
+            batch=args.batch,
+            broker=args.broker,
+            site=site,
+            nodes=nodes,
+            window=args.window if speed is None else None,
+            timeout_s=args.timeout,
+            connect_timeout_s=args.connect_timeout,
+            out=args.out,
+            link=args.link,
+            asset=args.asset,
+            say=progress.say,
+        ),
     )
     pace = None if speed is None else Pace(speed, WallClock())
     try:
-        with sink:
-            play(messages, sink, site=site, pace=pace, progress=progress)
+        with way.sink as sink:
+            play(way.encode(messages), sink, site=site, pace=pace, progress=progress)
     finally:
         progress.clear()
     if args.truth is not None:
         write(args.truth, truth)
-    taken = "confirmed by" if speed is None else "taken by the broker for"
+    # Where messages are on standard output, words are not.
     print(
         f"played {progress.rows:,} rows and {progress.events:,} events of {what} in"
         f" {progress.seconds:.1f} s ({progress.rows / max(progress.seconds, 1e-9):,.0f} rows/s);"
-        f" all {taken} {', '.join(nodes)}"
+        f" {way.done()}",
+        file=sys.stderr if args.sink == "stdout" else sys.stdout,
     )
 
 
@@ -302,6 +311,33 @@ def _parser() -> argparse.ArgumentParser:
         metavar="auto|X",
         help="auto: as fast as the agents commit (default); X: seconds of data time in one second,"
         " not waiting for agents",
+    )
+    common.add_argument(
+        "--sink",
+        choices=("mqtt", "serial", "file", "stdout"),
+        default="mqtt",
+        help="where it is played to (default %(default)s); serial: a pseudo-terminal, whose name"
+        " is said",
+    )
+    common.add_argument(
+        "--format",
+        default="json",
+        help="json (default), json-array, json-columns, senml-json, senml-cbor, csv or sparkplug;"
+        " serial: csv, json or cobs",
+    )
+    common.add_argument(
+        "--batch",
+        type=_rows,
+        default=1,
+        metavar="ROWS",
+        help="of a machine in one message, where the format holds several (default %(default)s)",
+    )
+    common.add_argument("--out", type=Path, metavar="FILE", help="of --sink file; written anew")
+    common.add_argument(
+        "--link", type=Path, metavar="FILE", help="of --sink serial: a name for the port"
+    )
+    common.add_argument(
+        "--asset", metavar="NAME", help="of --sink serial: the machine at the port (json: all)"
     )
     common.add_argument(
         "--truth",

@@ -24,6 +24,8 @@ class Message:
         said_t: time that it says, by the sender's clock; None: ``t``.
         values: of the channels, where it is a row.
         units: of these channels.
+        topic: instead of that of asset and leaf.
+        qos: of MQTT.
     """
 
     t: float
@@ -36,6 +38,8 @@ class Message:
     said_t: float | None = None
     values: dict[str, float] | None = None
     units: Mapping[str, str] | None = None
+    topic: str | None = None
+    qos: int = 1
 
 
 def reading(

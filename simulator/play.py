@@ -13,7 +13,14 @@ class Sink(Protocol):
     """Takes messages; ``send`` blocks while there is no room, ``finish`` until all is safe."""
 
     def send(
-        self, node: str, topic: str, payload: bytes, *, rows: int = 1, events: int = 0
+        self,
+        node: str,
+        topic: str,
+        payload: bytes,
+        *,
+        rows: int = 1,
+        events: int = 0,
+        qos: int = 1,
     ) -> None:
         """Take one message."""
         ...
@@ -35,8 +42,15 @@ def play(
     for message in messages:
         if pace is not None:
             pace.until(message.t)
-        topic = asset_topic(site, message.node, message.asset, message.leaf)
-        sink.send(message.node, topic, message.payload, rows=message.rows, events=message.events)
+        topic = message.topic or asset_topic(site, message.node, message.asset, message.leaf)
+        sink.send(
+            message.node,
+            topic,
+            message.payload,
+            rows=message.rows,
+            events=message.events,
+            qos=message.qos,
+        )
         progress.sent(message.rows, message.events, sink.lag)
     sink.finish()
     progress.clear()

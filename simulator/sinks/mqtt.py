@@ -5,7 +5,7 @@ import socket
 import threading
 import uuid
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from types import TracebackType
@@ -58,6 +58,7 @@ class _Sent:
     payload: bytes
     rows: int
     events: int
+    qos: int
 
 
 @dataclass(slots=True, eq=False)
@@ -160,6 +161,8 @@ class MqttSink:
         notice_s: float = 5.0,
         say: Callable[[str], None] = print,
         clock: Clock | None = None,
+        answers: Mapping[str, Callable[[], list[tuple[str, bytes]]]] | None = None,
+        will: tuple[str, bytes] | None = None,
     ) -> None:
         """Prepare; nothing is opened before ``with``.
 
@@ -173,7 +176,13 @@ class MqttSink:
             notice_s: a standstill this long is said; again every twice as long.
             say: takes lines for a person.
             clock: of standstills.
+            answers: by topic, what is published when something is said on it: topics and
+                payloads, at QoS 0, asked for in the sender's thread.
+            will: topic and payload that the broker publishes if this connection breaks.
         """
+        self._answers = dict(answers or {})
+        self._asked: deque[str] = deque()
+        self._will = will
         self._address = address
         self._window = window
         self._timeout_s = timeout_s
@@ -207,6 +216,8 @@ class MqttSink:
         client.on_publish = self._on_publish
         client.on_message = self._on_message
         client.on_socket_open = _without_delay
+        if self._will is not None:
+            client.will_set(*self._will, qos=1)
         return client
 
     # ---- the sender's thread ----------------------------------------------------------------
@@ -232,17 +243,24 @@ class MqttSink:
         self._close()
 
     def send(
-        self, node: str, topic: str, payload: bytes, *, rows: int = 1, events: int = 0
+        self,
+        node: str,
+        topic: str,
+        payload: bytes,
+        *,
+        rows: int = 1,
+        events: int = 0,
+        qos: int = 1,
     ) -> None:
-        """Publish at QoS 1, once the node and the broker have room; raises on a standstill."""
+        """Publish, once the node and the broker have room; raises on a standstill."""
         to = self._nodes[node]
         self._wait(lambda: self._has_room(to, rows), lambda: [to])
         with self._changed:
             to.rows += rows
             to.events += events
             if self._window is not None:
-                to.unsettled.append(_Sent(topic, payload, rows, events))
-        self._publish(topic, payload)
+                to.unsettled.append(_Sent(topic, payload, rows, events, qos))
+        self._publish(topic, payload, qos)
 
     def finish(self) -> None:
         """Return when everything sent is acknowledged and, with a window, committed."""
@@ -316,10 +334,10 @@ class MqttSink:
         # A window smaller than a message must still let one through.
         return node.heard and (node.behind <= 0 or node.behind + rows <= self._window)
 
-    def _publish(self, topic: str, payload: bytes) -> None:
+    def _publish(self, topic: str, payload: bytes, qos: int) -> None:
         with self._changed:
             self._unacked += 1
-        self._client.publish(topic, payload, qos=1)
+        self._client.publish(topic, payload, qos=qos)
 
     def _wait(self, ready: Callable[[], bool], blocking: Callable[[], list[_Node]]) -> None:
         """Return when ``ready``; mends the connection, says a standstill, raises if it lasts."""
@@ -332,14 +350,17 @@ class MqttSink:
                 if self._refused is not None:
                     raise RunoutError(f"the broker at {self._address} refuses: {self._refused}")
                 lost, again = self._lost, [] if self._lost else self._take_again()
-                if not lost and not again:
+                if not lost and not again and not self._asked:
                     if ready():
                         return
                     said = self._stand(began, said, blocking())
             if lost:
                 self._renew()
             for sent in again:
-                self._publish(sent.topic, sent.payload)
+                self._publish(sent.topic, sent.payload, sent.qos)
+            while self._asked:
+                for topic, payload in self._answers[self._asked.popleft()]():
+                    self._publish(topic, payload, 0)
 
     def _take_again(self) -> list[_Sent]:
         again: list[_Sent] = []
@@ -411,9 +432,10 @@ class MqttSink:
                 self._refused = str(reason)
                 self._changed.notify_all()
             return
-        if self._window is not None:
-            # Here and not once: after a restart the broker has forgotten us.
-            client.subscribe([(topic, 1) for topic in self._by_topic])
+        # Here and not once: after a restart the broker has forgotten us.
+        topics = [*(self._by_topic if self._window is not None else ()), *self._answers]
+        if topics:
+            client.subscribe([(topic, 1) for topic in topics])
         with self._changed:
             self._connected = True
             self._moved = self._clock.now()
@@ -449,6 +471,12 @@ class MqttSink:
                 self._changed.notify_all()
 
     def _on_message(self, _client: mqtt.Client, _userdata: Any, message: mqtt.MQTTMessage) -> None:
+        if message.topic in self._answers:
+            with self._changed:
+                if message.topic not in self._asked:
+                    self._asked.append(message.topic)
+                self._changed.notify_all()
+            return
         node = self._by_topic.get(message.topic)
         if node is None:
             return
