@@ -51,7 +51,9 @@ def _parser() -> argparse.ArgumentParser:
         sub.set_defaults(do=do)
         return sub
 
-    run = command("run", _run, "Run SuperLink and train, until SIGINT or SIGTERM.")
+    run = command(
+        "run", _run, "Run SuperLink, train and serve the fleet page, until SIGINT or SIGTERM."
+    )
     run.add_argument("--once", action="store_true", help="train once, hand the release out, end")
     run.add_argument("--rounds", type=int, metavar="N", help="in place of the configured number")
     command("check", _check, "Check a configuration and say what the server would do with it.")
@@ -104,6 +106,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     withdraw.add_argument("node", help="its name")
     command("key", _key, "Print the public key that devices trust (federation.release_key).")
+    command("fleet", _fleet, "Serve the fleet page alone, until SIGINT or SIGTERM.")
     command("service", _service, "Serve the models over REST, until SIGINT or SIGTERM.")
     command("repin", _repin, "Let the next training pin the spec that most nodes run then.")
     return parser
@@ -124,7 +127,12 @@ def _run(arguments: argparse.Namespace) -> int:
 
     signal.signal(signal.SIGINT, stop)
     signal.signal(signal.SIGTERM, stop)
-    return 0 if server.run() else 1
+    if config.mqtt is None:
+        return 0 if server.run() else 1
+    from server.fleet.service import opened
+
+    with opened(config, _tell):
+        return 0 if server.run() else 1
 
 
 def _tell(line: str) -> None:
@@ -143,6 +151,9 @@ def _check(arguments: argparse.Namespace) -> int:
         f"  training   with {config.min_nodes} nodes or more, {config.rounds} rounds by "
         f"{config.strategy}, again after {config.interval_s:.0f} s"
     )
+    broker = f"of the broker {config.mqtt.host}:{config.mqtt.port}" if config.mqtt else ""
+    page = f"{config.fleet.host}:{config.fleet.port}"
+    print(f"  fleet      {f'{page}, {broker}' if broker else 'no page: give [mqtt]'}")
     return 0
 
 
@@ -174,6 +185,12 @@ def _models(name: str) -> Callable[[argparse.Namespace], int]:
 
 
 _models_list = _models("listed")
+
+
+def _fleet(arguments: argparse.Namespace) -> int:
+    from server.fleet.service import serve
+
+    return serve(load(arguments.config), _tell)
 
 
 def _service(arguments: argparse.Namespace) -> int:

@@ -7,6 +7,8 @@ import msgspec
 
 from contract.config import is_loopback, load_toml
 from contract.errors import ConfigError
+from server.fleet.config import FleetConfig, Mqtt
+from server.fleet.config import problem as fleet_problem
 from server.guard import Limits
 
 Positive = Annotated[float, msgspec.Meta(gt=0)]
@@ -73,6 +75,8 @@ class ServerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         tls: needed beyond loopback.
         guard: how far one node may stand out.
         service: models over REST.
+        mqtt: the broker on which agents report; None: ``run`` has no fleet page.
+        fleet: the fleet's table and page.
     """
 
     state: str = "out/server"
@@ -86,6 +90,8 @@ class ServerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     tls: Tls | None = None
     guard: Limits = Limits()
     service: Service = Service()
+    mqtt: Mqtt | None = None
+    fleet: FleetConfig = FleetConfig()
 
     @property
     def folder(self) -> Path:
@@ -106,7 +112,7 @@ class ServerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 def load(path: Path) -> ServerConfig:
     """Read and check a configuration; raises ``ConfigError`` naming file, key and mend."""
     config = load_toml(path, ServerConfig)
-    problem = _problem(config)
+    problem = _problem(config) or fleet_problem(config.mqtt, config.fleet)
     if problem:
         raise ConfigError(f"{path}: {problem}")
     return config
