@@ -195,8 +195,8 @@ class Server:
 
     def _broadcast(self) -> None:
         """Put what is newly handed out on the broker, where there is one."""
-        broker = self._config.broker
-        if broker is None or time.monotonic() < self._broadcast_s:
+        broker = self._config.mqtt
+        if broker is None or not broker.releases or time.monotonic() < self._broadcast_s:
             return
         self._broadcast_s = time.monotonic() + LOOK_S
         try:

@@ -13,7 +13,7 @@ from paho.mqtt.enums import CallbackAPIVersion
 
 from contract import npz, topics
 from contract.errors import ContractError, RunoutError
-from server.config import Broker
+from server.fleet.config import Mqtt
 from server.registry import Registry, cohorts
 
 TOLD = "broadcast.json"
@@ -21,7 +21,7 @@ TOLD = "broadcast.json"
 PATIENCE_S = 30.0
 
 
-def publish(state: Path, broker: Broker, *, anew: bool = False) -> dict[str, int]:
+def publish(state: Path, broker: Mqtt, *, anew: bool = False) -> dict[str, int]:
     """Publish what is handed out and the broker does not hold yet; return what was, by class.
 
     Args:
@@ -73,7 +73,7 @@ def _told(state: Path) -> dict[str, int]:
         return {}
 
 
-def _connected(broker: Broker) -> paho.Client:
+def _connected(broker: Mqtt) -> paho.Client:
     client = paho.Client(CallbackAPIVersion.VERSION2)
     where = f"broker {broker.host}:{broker.port}"
     if broker.username:
@@ -81,11 +81,16 @@ def _connected(broker: Broker) -> paho.Client:
             first = Path(broker.password_file).read_text(encoding="utf-8").partition("\n")[0]
         except OSError as error:
             raise RunoutError(
-                f"broker.password_file: {broker.password_file} cannot be read ({error.strerror})"
+                f"mqtt.password_file: {broker.password_file} cannot be read ({error.strerror})"
             ) from error
         client.username_pw_set(broker.username, first.strip())
-    if broker.ca:
-        client.tls_set(ca_certs=broker.ca, tls_version=ssl.PROTOCOL_TLS_CLIENT)
+    if broker.tls is not None:
+        client.tls_set(
+            ca_certs=broker.tls.ca,
+            certfile=broker.tls.certificate or None,
+            keyfile=broker.tls.key or None,
+            tls_version=ssl.PROTOCOL_TLS_CLIENT,
+        )
     answers: queue.Queue[str] = queue.Queue()
     client.on_connect = lambda _c, _u, _f, code, _p: answers.put(
         str(code) if code.is_failure else ""

@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Protocol
 
 import msgspec
 
@@ -27,6 +28,12 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 130
     return code
+
+
+class _Command(Protocol):
+    def __call__(
+        self, name: str, do: object, text: str, *, actions: bool = False
+    ) -> argparse.ArgumentParser: ...
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -51,6 +58,45 @@ def _parser() -> argparse.ArgumentParser:
         sub.set_defaults(do=do)
         return sub
 
+    _add_enrolment(commands, command)
+    run = command(
+        "run", _run, "Run SuperLink, train and serve the fleet page, until SIGINT or SIGTERM."
+    )
+    run.add_argument("--once", action="store_true", help="train once, hand the release out, end")
+    run.add_argument("--rounds", type=int, metavar="N", help="in place of the configured number")
+    command("check", _check, "Check a configuration and say what the server would do with it.")
+    command("round", _round, "Ask the running server to train now.")
+    select = command("select", _select, "Try several models on the fleet, and choose one.")
+    select.add_argument("--asset-class", metavar="NAME", help="where the server knows several")
+    select.add_argument(
+        "--candidate",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="models of remaining life to try beside the usual ones: a configuration",
+    )
+    select.add_argument(
+        "--only", action="store_true", help="try the models of --candidate, and not the usual ones"
+    )
+    select.add_argument("--out", type=Path, metavar="FILE", help="write the chosen model here")
+    _add_models(command)
+    withdraw = command(
+        "withdraw", _withdraw, "Take a node out of the sums; the next training goes without."
+    )
+    withdraw.add_argument("node", help="its name")
+    command("key", _key, "Print the public key that devices trust (federation.release_key).")
+    command("publish", _publish, "Put what is handed out on the broker, for devices to fetch.")
+    command("fleet", _fleet, "Serve the fleet page alone, until SIGINT or SIGTERM.")
+    command("service", _service, "Serve the models over REST, until SIGINT or SIGTERM.")
+    command("repin", _repin, "Let the next training pin the spec that most nodes run then.")
+    return parser
+
+
+def _add_enrolment(
+    commands: "argparse._SubParsersAction[argparse.ArgumentParser]", command: _Command
+) -> None:
+    """Add what makes a fleet, and lets devices in and out."""
     begin = commands.add_parser(
         "init",
         help="Make certificates and a configuration for a fleet with TLS and node keys.",
@@ -72,25 +118,10 @@ def _parser() -> argparse.ArgumentParser:
     enrolment.add_argument("--out", type=Path, metavar="FILE", help="default: NODE.runout")
     taken = command("revoke", _revoke, "Take a device's key back: it is ejected at once.")
     taken.add_argument("node", help="its name")
-    run = command("run", _run, "Run SuperLink and train, until SIGINT or SIGTERM.")
-    run.add_argument("--once", action="store_true", help="train once, hand the release out, end")
-    run.add_argument("--rounds", type=int, metavar="N", help="in place of the configured number")
-    command("check", _check, "Check a configuration and say what the server would do with it.")
-    command("round", _round, "Ask the running server to train now.")
-    select = command("select", _select, "Try several models on the fleet, and choose one.")
-    select.add_argument("--asset-class", metavar="NAME", help="where the server knows several")
-    select.add_argument(
-        "--candidate",
-        type=Path,
-        action="append",
-        default=[],
-        metavar="FILE",
-        help="models of remaining life to try beside the usual ones: a configuration",
-    )
-    select.add_argument(
-        "--only", action="store_true", help="try the models of --candidate, and not the usual ones"
-    )
-    select.add_argument("--out", type=Path, metavar="FILE", help="write the chosen model here")
+
+
+def _add_models(command: _Command) -> None:
+    """Add what is done with versions."""
     models = command(
         "models",
         _models_list,
@@ -120,15 +151,6 @@ def _parser() -> argparse.ArgumentParser:
     )
     out = action("withdraw", "withdraw", "Take a node out of the sums, and release the result.")
     out.add_argument("node", help="its name")
-    withdraw = command(
-        "withdraw", _withdraw, "Take a node out of the sums; the next training goes without."
-    )
-    withdraw.add_argument("node", help="its name")
-    command("key", _key, "Print the public key that devices trust (federation.release_key).")
-    command("publish", _publish, "Put what is handed out on the broker, for devices to fetch.")
-    command("service", _service, "Serve the models over REST, until SIGINT or SIGTERM.")
-    command("repin", _repin, "Let the next training pin the spec that most nodes run then.")
-    return parser
 
 
 def _run(arguments: argparse.Namespace) -> int:
@@ -146,7 +168,12 @@ def _run(arguments: argparse.Namespace) -> int:
 
     signal.signal(signal.SIGINT, stop)
     signal.signal(signal.SIGTERM, stop)
-    return 0 if server.run() else 1
+    if config.mqtt is None:
+        return 0 if server.run() else 1
+    from server.fleet.service import opened
+
+    with opened(config, _tell):
+        return 0 if server.run() else 1
 
 
 def _tell(line: str) -> None:
@@ -198,6 +225,9 @@ def _check(arguments: argparse.Namespace) -> int:
         f"  training   with {config.min_nodes} nodes or more, {config.rounds} rounds by "
         f"{config.strategy}, again after {config.interval_s:.0f} s"
     )
+    broker = f"of the broker {config.mqtt.host}:{config.mqtt.port}" if config.mqtt else ""
+    page = f"{config.fleet.host}:{config.fleet.port}"
+    print(f"  fleet      {f'{page}, {broker}' if broker else 'no page: give [mqtt]'}")
     return 0
 
 
@@ -235,11 +265,17 @@ def _publish(arguments: argparse.Namespace) -> int:
     from server.broadcast import publish
 
     config = load(arguments.config)
-    if config.broker is None:
-        raise RunoutError(f"{arguments.config}: there is no [broker] to publish to")
-    for name, version in publish(config.folder, config.broker, anew=True).items():
+    if config.mqtt is None:
+        raise RunoutError(f"{arguments.config}: there is no [mqtt] to publish to")
+    for name, version in publish(config.folder, config.mqtt, anew=True).items():
         print(f"version {version} of {name}: retained on the broker")
     return 0
+
+
+def _fleet(arguments: argparse.Namespace) -> int:
+    from server.fleet.service import serve
+
+    return serve(load(arguments.config), _tell)
 
 
 def _service(arguments: argparse.Namespace) -> int:

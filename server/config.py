@@ -7,6 +7,8 @@ import msgspec
 
 from contract.config import is_loopback, load_toml
 from contract.errors import ConfigError
+from server.fleet.config import FleetConfig, Mqtt
+from server.fleet.config import problem as fleet_problem
 from server.guard import Limits
 
 Positive = Annotated[float, msgspec.Meta(gt=0)]
@@ -58,27 +60,6 @@ class Service(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return int(self.listen.rpartition(":")[2])
 
 
-class Broker(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """An MQTT broker on which what is handed out stands, for devices outside the federation.
-
-    Attributes:
-        host: of it.
-        port: of it.
-        username: where it asks for one.
-        password_file: holds the password, on its first line.
-        ca: PEM file of the authority that signed its certificate; needed beyond loopback, unless
-            ``insecure``.
-        insecure: speak without TLS beyond loopback.
-    """
-
-    host: str = "127.0.0.1"
-    port: Annotated[int, msgspec.Meta(ge=1, le=65535)] = 1883
-    username: str = ""
-    password_file: str = ""
-    ca: str = ""
-    insecure: bool = False
-
-
 class ServerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Everything; see ``configs/server.toml`` for a commented example.
 
@@ -101,7 +82,8 @@ class ServerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             on what nodes say and nothing else; empty: there is no proxy. Needs ``tls``.
         guard: how far one node may stand out.
         service: models over REST.
-        broker: for releases over MQTT; None: nowhere.
+        mqtt: the broker on which agents report; None: ``run`` has no fleet page.
+        fleet: the fleet's table and page.
     """
 
     state: str = "out/server"
@@ -119,7 +101,8 @@ class ServerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     inner: str = ""
     guard: Limits = Limits()
     service: Service = Service()
-    broker: Broker | None = None
+    mqtt: Mqtt | None = None
+    fleet: FleetConfig = FleetConfig()
 
     @property
     def superlink(self) -> tuple[str, int]:
@@ -146,7 +129,7 @@ class ServerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 def load(path: Path) -> ServerConfig:
     """Read and check a configuration; raises ``ConfigError`` naming file, key and mend."""
     config = load_toml(path, ServerConfig)
-    problem = _problem(config)
+    problem = _problem(config) or fleet_problem(config.mqtt, config.fleet)
     if problem:
         raise ConfigError(f"{path}: {problem}")
     return config
@@ -160,12 +143,6 @@ def _problem(config: ServerConfig) -> str:
         host, _, port = listen.rpartition(":")
         if not host or not port.isdigit() or not 1 <= int(port) <= 65535:
             return f"{key}: {listen!r} is not host:port, such as {example}"
-    broker = config.broker
-    if broker is not None and not (broker.ca or broker.insecure or is_loopback(broker.host)):
-        return (
-            f"broker.host: {broker.host!r} is beyond loopback: give broker.ca, or say "
-            "insecure = true if the network is trusted"
-        )
     service = config.service
     if not is_loopback(service.host) and (config.tls is None or not service.token_file):
         return (

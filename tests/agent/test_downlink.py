@@ -17,7 +17,7 @@ from contract.release import Manifest, Release
 from contract.report import NodeStatus
 from contract.spec import AssetClass
 from server.broadcast import publish
-from server.config import Broker as ServerBroker
+from server.fleet.config import Mqtt as ServerBroker
 from server.registry import Registry
 from server.signing import public_pem
 

@@ -1,0 +1,321 @@
+"""The federation: what it does now, its versions before and after, who took part in which round."""
+
+from typing import Any
+
+from contract.release import Manifest
+from server.fleet.federation import Cohort, Federation, Version
+from server.fleet.page import words
+from server.fleet.page.html import Child, Html, make
+from server.fleet.page.layout import Visit, form, live, page
+from server.status import Status
+
+EVENTS = 30
+VERSIONS = 20
+_PHASES = {
+    "waiting": "waiting for devices",
+    "statistics": "adding up what devices know of healthy machines",
+    "shape": "agreeing on what to look at",
+    "gradients": "learning from each other's errors",
+    "fit": "training",
+    "evaluate": "measuring the new version on the devices",
+    "deploy": "handing the new version out",
+    "serving": "at rest; the newest version is handed out",
+    "ended": "ended",
+    "failed": "failed",
+    "stopped": "stopped",
+}
+
+
+def rounds(visit: Visit, federation: Federation) -> str:
+    """Return the page."""
+    status, cohorts = federation.status(), federation.cohorts()
+    if status is None and not cohorts:
+        body: Child = make(
+            "div",
+            make("h2", "What to do"),
+            make(
+                "p",
+                "No training has run with this server's state folder. Start the federation with ",
+                make("code", "runout-server run --config FILE"),
+                ", and beside each agent ",
+                make("code", "runout-agent node --config FILE"),
+                ". Without one, each device goes on with its own models.",
+            ),
+            class_="empty card",
+        )
+        return page(
+            visit, "Federation", "/federation", make("h1", "Federation"), live("div", "now", body)
+        )
+    return page(
+        visit,
+        "Federation",
+        "/federation",
+        make("h1", "Federation"),
+        _now(visit, status) if status else None,
+        _ask(visit, federation),
+        [_cohort(cohort, number) for number, cohort in enumerate(cohorts)],
+        _traffic(status) if status else None,
+    )
+
+
+def _now(visit: Visit, status: Status) -> Html:
+    doing = _PHASES.get(status.phase, status.phase)
+    if status.phase == "fit" and status.rounds:
+        doing = f"{doing}, round {status.round} of {status.rounds}"
+    asked = set(status.asked)
+    answered, accepted = asked & set(status.answered), asked & set(status.accepted)
+    facts = [
+        f"{words.count(status.online, 'device')} there",
+        f"{len(answered)} of {len(asked)} answered" if asked else None,
+        f"{len(accepted)} used" if accepted else None,
+    ]
+    seconds = sum(status.seconds.values())
+    if seconds:
+        facts.append(f"the last training took {words.span(seconds)}")
+    failed = [
+        make("li", make("b", node), f": {reason}") for node, reason in sorted(status.failed.items())
+    ]
+    kind = {"failed": "bad", "waiting": "warn", "serving": "good"}.get(status.phase, "")
+    return live(
+        "section",
+        "now",
+        make("h2", f"Now: {doing}"),
+        make("p", " · ".join(filter(None, facts))),
+        make("p", status.error) if status.error else None,
+        make("ul", failed, class_="list") if failed else None,
+        make("small", f"said {words.ago(max(0.0, visit.now - status.updated_s))}"),
+        class_=f"overall {kind}",
+    )
+
+
+def _ask(visit: Visit, federation: Federation) -> Html:
+    if federation.asked:
+        return live(
+            "p",
+            "ask",
+            "A training is asked for: it begins when enough devices are there.",
+            class_="note",
+        )
+    return live("div", "ask", form(visit, "/federation/round", make("button", "Train now")))
+
+
+def _errors(manifest: Manifest) -> tuple[float | None, float | None, float | None, float | None]:
+    """Return the error of a version, of what judged before, of devices alone, of the worst."""
+    metrics, judging = manifest.metrics, manifest.rul_model
+    names = f"rmse/{judging}", "rmse/live", "rmse/local", f"rmse_worst/{judging}"
+    after, before, alone, worst = (metrics.get(name) for name in names)
+    return after, before, alone, worst
+
+
+def _cohort(cohort: Cohort, number: int) -> Html:
+    versions = [v for v in cohort.versions if v.manifest is not None]
+    measured = [(v, _errors(v.manifest)) for v in reversed(versions) if v.manifest is not None]
+    curve = [(float(v.number), e[0]) for v, e in measured if e[0] is not None]
+    parts: list[Child] = [make("h2", f"Class {cohort.name}")]
+    if not cohort.versions:
+        parts.append(
+            make(
+                "p",
+                "No version yet: devices must first know healthy machines, and some lives "
+                "that ended.",
+                class_="fine",
+            )
+        )
+    else:
+        if len(curve) > 1:
+            parts.append(_bars(measured))
+        parts.append(_versions(cohort))
+    parts.append(_events(cohort))
+    return live("section", f"cohort-{number}", parts)
+
+
+def _bars(measured: list[tuple[Version, Any]]) -> Html:
+    """Return the error of each version beside what devices reach alone."""
+    told = [(v, e) for v, e in measured if e[0] is not None][-VERSIONS:]
+    most = max(value for _, e in told for value in (e[0], e[2]) if value is not None) or 1.0
+    width = 560 / len(told)
+    parts: list[Html] = []
+    for at, (version, (after, _, alone, _)) in enumerate(told):
+        x = 30 + at * width
+        for value, name, left in ((alone, "alone", 0.08), (after, "after", 0.48)):
+            if value is None:
+                continue
+            height = 110 * value / most
+            parts.append(
+                make(
+                    "rect",
+                    make("title", f"version {version.number}: {words.hours(value)} h"),
+                    x=f"{x + left * width:.1f}",
+                    y=f"{120 - height:.1f}",
+                    width=f"{min(0.38 * width, 40):.1f}",
+                    height=f"{height:.1f}",
+                    class_=name,
+                )
+            )
+        parts.append(
+            make(
+                "text",
+                str(version.number),
+                x=f"{x + 0.48 * width:.1f}",
+                y=136,
+                text_anchor="middle",
+            )
+        )
+    parts.append(make("line", x1=26, y1=120, x2=594, y2=120, class_="axis"))
+    return make(
+        "figure",
+        make(
+            "figcaption",
+            make("b", "Error of the hours left, by version: "),
+            make("span", "each device alone", class_="key alone"),
+            " ",
+            make("span", "with the fleet", class_="key after"),
+        ),
+        make(
+            "svg",
+            parts,
+            viewBox="0 0 600 142",
+            class_="chart bars",
+            role="img",
+            aria_label="Error by version",
+        ),
+        class_="card",
+    )
+
+
+def _versions(cohort: Cohort) -> Html:
+    heads = (
+        "Version",
+        "Made",
+        "From",
+        "Error before",
+        "Error after",
+        "Worst device",
+        "Devices alone",
+    )
+    return make(
+        "table",
+        make("thead", make("tr", [make("th", head, scope="col") for head in heads])),
+        make("tbody", [_version(v) for v in cohort.versions[:VERSIONS]]),
+        class_="versions",
+    )
+
+
+def _version(version: Version) -> Html:
+    mark = make("span", "handed out", class_="mark good") if version.handed_out else None
+    head = make("th", str(version.number), " ", mark, scope="row")
+    manifest = version.manifest
+    if manifest is None:
+        return make("tr", head, make("td", version.problem, colspan=6))
+    after, before, alone, worst = _errors(manifest)
+
+    def told(value: float | None) -> str:
+        return "-" if value is None else f"{words.hours(value)} h"
+
+    better = ""
+    if after is not None and before is not None and before > 0:
+        change = after / before - 1
+        better = f"{abs(change):.0%} {'less' if change < 0 else 'more'}" if change else "the same"
+    names = ", ".join(manifest.contributors[:6])
+    more = len(manifest.contributors) - 6
+    return make(
+        "tr",
+        head,
+        make("td", words.moment(manifest.created_ns / 1e9), class_="made"),
+        make(
+            "td",
+            words.count(len(manifest.contributors), "device"),
+            make("small", f"{names}{f' and {more} more' if more > 0 else ''}"),
+            class_="from",
+        ),
+        make("td", told(before), class_="number before"),
+        make(
+            "td",
+            make("b", told(after)),
+            make("small", better) if better else None,
+            class_="number after",
+        ),
+        make("td", told(worst), class_="number worst"),
+        make("td", told(alone), class_="number alone"),
+    )
+
+
+def _events(cohort: Cohort) -> Html:
+    rows = [_event(event) for event in cohort.events if event.get("event") in {"phase", "release"}]
+    if not rows:
+        return make("p", "No round yet.", class_="fine")
+    heads = ("When", "What", "Asked", "Used", "Took", "Not used, and why")
+    return make(
+        "details",
+        make(
+            "summary",
+            f"Rounds: {cohort.rounds:,} so far, {sum(cohort.rejected.values()):,} answers not used",
+        ),
+        make(
+            "table",
+            make("thead", make("tr", [make("th", head, scope="col") for head in heads])),
+            make("tbody", rows[:EVENTS]),
+            class_="rounds",
+        ),
+        open=True,
+    )
+
+
+def _event(event: dict[str, Any]) -> Html:
+    at = words.moment(float(event.get("t", 0.0)))
+    if event["event"] == "release":
+        return make(
+            "tr",
+            make("td", at, class_="when"),
+            make("td", make("b", f"version {event.get('version')}"), " registered", colspan=5),
+        )
+    asked, used = event.get("asked", []), event.get("accepted", [])
+    failed = event.get("failed", {})
+    reasons = [make("li", make("b", node), f": {why}") for node, why in sorted(failed.items())]
+    missing = sorted(set(asked) - set(used) - set(failed))
+    if missing:
+        reasons.append(make("li", make("b", ", ".join(missing[:6])), ": did not answer in time"))
+    return make(
+        "tr",
+        make("td", at, class_="when"),
+        make("td", str(event.get("phase", "")), class_="what"),
+        make("td", str(len(asked)), class_="number asked"),
+        make("td", str(len(used)), make("small", ", ".join(used[:6])), class_="number used"),
+        make("td", words.span(float(event.get("seconds", 0.0))), class_="number took"),
+        make("td", make("ul", reasons) if reasons else "-", class_="failed"),
+    )
+
+
+def _traffic(status: Status) -> Html:
+    delivered = status.released.delivered if status.released else {}
+    names = sorted({*status.bytes_up, *status.bytes_down, *delivered})[:200]
+    if not names:
+        return live("section", "traffic")
+    heads = ("Device", "Sent", "Received", "Newest version")
+    rows = [
+        make(
+            "tr",
+            make("th", name, scope="row"),
+            make("td", _bytes(status.bytes_up.get(name, 0)), class_="number sent"),
+            make("td", _bytes(status.bytes_down.get(name, 0)), class_="number received"),
+            make("td", delivered.get(name, "-"), class_="newest"),
+        )
+        for name in names
+    ]
+    return live(
+        "section",
+        "traffic",
+        make("h2", "Devices in this run"),
+        make(
+            "table",
+            make("thead", make("tr", [make("th", head, scope="col") for head in heads])),
+            make("tbody", rows),
+            class_="traffic",
+        ),
+    )
+
+
+def _bytes(number: int) -> str:
+    if number < 1_000_000:
+        return f"{number / 1000:.1f} kB"
+    return f"{number / 1e6:.1f} MB"

@@ -1,0 +1,176 @@
+"""What the page says, in the words of a technician."""
+
+from datetime import UTC, datetime
+
+from contract.report import Drifted, Health, NodeConfig, Why
+
+DAY_S = 86_400.0
+
+STATES = {
+    "failing": "failing",
+    "degraded": "degraded",
+    "healthy": "healthy",
+    "learning": "learning",
+    "stale": "no data",
+    "": "no report yet",
+}
+ALERTS = {
+    "normal": "no alert",
+    "unacknowledged": "new alert",
+    "acknowledged": "acknowledged",
+    "returned": "over, not acknowledged",
+    "latched": "over, held",
+    "shelved": "shelved",
+}
+CHANGES = {
+    "raised": "raised",
+    "escalated": "got worse",
+    "unacknowledged": "not acknowledged",
+    "acknowledged": "acknowledged",
+    "returned": "over by itself",
+    "latched": "over, held until acknowledged",
+    "shelved": "shelved",
+    "unshelved": "shelved no longer",
+    "normal": "closed",
+}
+VERDICTS = {
+    "confirmed": "there was a fault",
+    "false_alarm": "a false alarm",
+    "not_found": "nothing was found",
+}
+_STATS = {
+    "mean": "mean",
+    "std": "spread",
+    "rms": "rms",
+    "min": "minimum",
+    "max": "maximum",
+    "peak": "peak",
+    "crest": "crest factor",
+    "skew": "skewness",
+    "kurt": "kurtosis",
+    "slope": "slope",
+    "ewma": "smoothed mean",
+}
+_UP = {"std": "more unsteady", "slope": "rising", "dev": "rising"}
+_DOWN = {"std": "steadier", "slope": "falling", "dev": "falling"}
+_CHANGES = {"up": "higher", "down": "lower", "wider": "less steady", "narrower": "steadier"}
+_DRIFTS = {
+    "sensor": "one sensor alone drifts: look at the sensor before the machine",
+    "machine": "several sensors drift: the machine, or what it works on",
+    "score": "its score drifts, by no single channel",
+    "unknown": "its only sensor drifts: the sensor or the machine",
+    "": "",
+}
+
+
+def count(number: float, word: str) -> str:
+    """Return how many.
+
+    >>> count(1, "machine"), count(12345, "machine")
+    ('1 machine', '12,345 machines')
+    """
+    return f"{number:,.0f} {word}{'' if number == 1 else 's'}"
+
+
+def span(seconds: float) -> str:
+    """Return a duration.
+
+    >>> [span(s) for s in (3, 89, 600, 7200, 300000)]
+    ['3 s', '89 s', '10 min', '2 h', '3 days']
+    """
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    if seconds < 5400:
+        return f"{seconds / 60:.0f} min"
+    if seconds < 2 * DAY_S:
+        return f"{seconds / 3600:.0f} h"
+    return f"{seconds / DAY_S:.0f} days"
+
+
+def ago(seconds: float) -> str:
+    """Return how long ago.
+
+    >>> ago(1.0), ago(700)
+    ('just now', '12 min ago')
+    """
+    return "just now" if seconds < 10 else f"{span(seconds)} ago"
+
+
+def moment(t: float) -> str:
+    """Return a time.
+
+    >>> moment(1767225600)
+    '1 Jan 2026, 00:00 UTC'
+    """
+    when = datetime.fromtimestamp(t, UTC)
+    return f"{when.day} {when:%b %Y, %H:%M} UTC"
+
+
+def hours(number: float) -> str:
+    """Return hours, exact where it matters.
+
+    >>> hours(3.24), hours(41.8)
+    ('3.2', '42')
+    """
+    return f"{number:.1f}" if number < 10 else f"{number:.0f}"
+
+
+def left(rul_h: float | None, low_h: float | None, high_h: float | None) -> tuple[str, str]:
+    """Return the hours left, and between what they lie; empty: not known.
+
+    >>> left(40.0, 31.5, 52.0)
+    ('40 h', '32 to 52 h')
+    """
+    if rul_h is None:
+        return "", ""
+    between = "" if low_h is None or high_h is None else f"{hours(low_h)} to {hours(high_h)} h"
+    return f"{hours(rul_h)} h", between
+
+
+def reason(why: Why, config: NodeConfig | None) -> tuple[str, str]:
+    """Return what speaks against a machine, and what that rests on.
+
+    >>> reason(Why("vibration", 0.8, "mean_16", 6.3), None)[0]
+    'vibration is higher than usual'
+    >>> reason(Why("vibration", 0.8, "mean_16", 6.3), None)[1]
+    'its mean over 16 readings is 6.3 times its usual spread above where it began'
+    >>> reason(Why("flow", 0.5, "std_8", -2.0), None)[0]
+    'flow is steadier than usual'
+    """
+    kind, _, rows = why.feature.partition("_")
+    up = why.sigmas > 0
+    how = (_UP if up else _DOWN).get(kind, "higher" if up else "lower")
+    unit = unit_of(why.channel, config)
+    name = f"{why.channel}{f' ({unit})' if unit else ''}"
+    usual = "" if how in {"rising", "falling"} else " than usual"
+    stat = _STATS.get(kind, why.feature.replace("_", " "))
+    if kind == "dev":
+        stat = f"difference from its first {rows} readings"
+    over = f" over {rows} readings" if kind in _STATS and rows.isdecimal() else ""
+    if why.feature == why.channel:
+        stat = "newest value"
+    side = "above" if up else "below"
+    detail = f"its {stat}{over} is {abs(why.sigmas):.1f} times its usual spread {side} where it"
+    return f"{name} is {how}{usual}", f"{detail} began"
+
+
+def unit_of(channel: str, config: NodeConfig | None) -> str:
+    """Return the unit of a channel, as its device says it; empty: it does not."""
+    if config is None:
+        return ""
+    named = (one for spec in config.classes for one in spec.channels if one.name == channel)
+    return next((one.unit for one in named), "")
+
+
+def drift(report: Health) -> list[str]:
+    """Return what drifts, in sentences; empty: nothing."""
+    if not report.drift:
+        return []
+
+    def said(one: Drifted) -> str:
+        return f"{one.channel or 'the score'} {_CHANGES[one.change]}"
+
+    return [
+        f"against its own beginning: {', '.join(map(said, report.drift))}",
+        *filter(None, [_DRIFTS[report.drift_of]]),
+    ]
