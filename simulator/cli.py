@@ -20,6 +20,7 @@ _EPILOG = """examples:
   runout-simulator run --scenario configs/scenarios/demo.toml --phase history --truth truth.json
   runout-simulator replay --dataset cmapss --data DIR --subset FD001 --nodes 3
   runout-simulator replay --dataset cmapss --data DIR --subset FD001 --speed 3600
+  runout-simulator replay --dataset skab --data DIR --truth truth.json
   runout-simulator record --out said.jsonl
   runout-simulator score --truth truth.json said.jsonl
 
@@ -79,8 +80,6 @@ def _run(args: argparse.Namespace) -> None:
 
 def _replay(args: argparse.Namespace) -> None:
     from contract.topics import check_name
-    from simulator import replay
-    from simulator.recordings import cmapss
 
     nodes = _nodes(args.nodes)
     try:
@@ -89,6 +88,39 @@ def _replay(args: argparse.Namespace) -> None:
             check_name(node, "node")
     except ValueError as error:
         raise RunoutError(str(error)) from error
+    if args.dataset == "cmapss":
+        _replay_engines(args, nodes)
+    else:
+        _replay_series(args, nodes)
+
+
+def _replay_series(args: argparse.Namespace, nodes: list[str]) -> None:
+    from fnmatch import fnmatchcase
+
+    from simulator.recordings import series
+    from simulator.recordings.datasets import DATASETS, Options
+
+    load, _ = DATASETS[args.dataset]
+    found = load(args.data, Options(args.map, args.rate, args.samples))
+    played = [one for one in found if fnmatchcase(one.asset, args.only)]
+    if not played:
+        there = ", ".join(one.asset for one in found[:10])
+        raise RunoutError(f"--only {args.only}: fits none of the recordings; there are {there}")
+    _play(
+        args,
+        series.messages(played, nodes),
+        series.truth(played, nodes, args.dataset, args.site),
+        site=args.site,
+        nodes=nodes[: len(played)],
+        rows=sum(one.rows for one in played),
+        what=f"{len(played)} recordings",
+    )
+
+
+def _replay_engines(args: argparse.Namespace, nodes: list[str]) -> None:
+    from simulator import replay
+    from simulator.recordings import cmapss
+
     everything = cmapss.load(args.data, args.subset, args.split)
     picked = replay.pick(everything, _engines(args.engines))
     engines = [engine for _, engine in picked]
@@ -205,6 +237,7 @@ def _list(scenarios: Path) -> None:
     from simulator.config import load
     from simulator.faults import FAULTS
     from simulator.machines import MACHINES
+    from simulator.recordings.datasets import DATASETS
 
     print("machines")
     for name, machine in MACHINES.items():
@@ -225,6 +258,8 @@ def _list(scenarios: Path) -> None:
         )
     print("datasets")
     print("  cmapss: NASA turbofan engines; train_FD001.txt, test_FD001.txt, RUL_FD001.txt, or .gz")
+    for name, (_, what) in DATASETS.items():
+        print(f"  {name}: {what}")
 
 
 def _plural(kind: str) -> str:
@@ -395,9 +430,36 @@ def _parser() -> argparse.ArgumentParser:
         help="play a public recording",
         description="Play a recording in its original format; one cycle is one hour of data time.",
     )
-    replay.add_argument("--dataset", choices=("cmapss",), default="cmapss", help="which kind")
     replay.add_argument(
-        "--data", type=Path, required=True, metavar="DIR", help="folder of the recording's files"
+        "--dataset",
+        choices=("cmapss", "skab", "nab", "ai4i", "gasturbine", "tep", "femto", "cwru", "csv"),
+        default="cmapss",
+        help="which kind (default %(default)s); see list",
+    )
+    replay.add_argument("--map", type=Path, metavar="FILE", help="of csv: what its columns are")
+    replay.add_argument(
+        "--only", default="*", metavar="PATTERN", help="assets to play, but for cmapss, as in d0*"
+    )
+    replay.add_argument(
+        "--rate",
+        type=_positive,
+        default=12_000.0,
+        metavar="HZ",
+        help="of cwru: samples a second (default %(default)g)",
+    )
+    replay.add_argument(
+        "--samples",
+        type=_rows,
+        default=4096,
+        metavar="N",
+        help="of cwru: in a burst (default %(default)s)",
+    )
+    replay.add_argument(
+        "--data",
+        type=Path,
+        required=True,
+        metavar="DIR",
+        help="folder of the recording's files, or one of them",
     )
     replay.add_argument(
         "--subset",

@@ -5,9 +5,6 @@ simulation*, PHM 2008. A line is one cycle: unit, cycle, 3 settings, 21 sensors;
 at the end, no header. The last cycle of a training engine has a remaining life of 0.
 """
 
-import gzip
-import math
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -17,6 +14,7 @@ from numpy.typing import NDArray
 
 from contract.arrays import Floats
 from contract.errors import DataError
+from simulator.recordings.text import lines, number, wrong
 
 Split = Literal["train", "test"]
 
@@ -80,18 +78,16 @@ def load(folder: Path, subset: str, split: Split) -> list[Engine]:
     engines: list[Engine] = []
     rows: list[list[float]] = []
     unit = 0
-    for number, line in enumerate(_lines(path), start=1):
-        row = _row(path, number, line)
+    for at, line in enumerate(lines(path), start=1):
+        row = _row(path, at, line)
         if int(row[0]) != unit:
             if rows:
                 engines.append(_engine(unit, rows))
             if row[0] <= unit:
-                raise _error(path, number, 1, f"unit {row[0]:g} comes after unit {unit}")
+                raise wrong(path, at, 1, f"unit {row[0]:g} comes after unit {unit}")
             unit, rows = int(row[0]), []
         if row[1] != len(rows) + 1:
-            raise _error(
-                path, number, 2, f"cycle {row[1]:g} of unit {unit}, expected {len(rows) + 1}"
-            )
+            raise wrong(path, at, 2, f"cycle {row[1]:g} of unit {unit}, expected {len(rows) + 1}")
         rows.append(row)
     if not rows:
         raise DataError(f"{path}: holds no engines")
@@ -106,13 +102,13 @@ def load_rul(folder: Path, subset: str) -> Floats:
     """
     path = _find(folder, f"RUL_{subset}.txt")
     left: list[float] = []
-    for number, line in enumerate(_lines(path), start=1):
+    for at, line in enumerate(lines(path), start=1):
         fields = line.split()
         if len(fields) != 1:
-            raise _error(path, number, None, f"{len(fields)} columns, expected 1")
-        value = _number(path, number, 1, fields[0])
+            raise wrong(path, at, None, f"{len(fields)} columns, expected 1")
+        value = number(path, at, 1, fields[0])
         if value < 0:
-            raise _error(path, number, 1, f"a remaining life of {value:g} is below 0")
+            raise wrong(path, at, 1, f"a remaining life of {value:g} is below 0")
         left.append(value)
     engines = len(load(folder, subset, "test"))
     if len(left) != engines:
@@ -134,45 +130,12 @@ def _find(folder: Path, name: str) -> Path:
     raise DataError(f"{folder}: neither {name} nor {name}.gz is there")
 
 
-def _lines(path: Path) -> list[str]:
-    """Return the lines without the blank ones at the end."""
-    try:
-        content = path.read_bytes()
-        if path.suffix == ".gz":
-            content = gzip.decompress(content)
-    except EOFError as error:
-        raise DataError(f"{path.name}: ends before its gzip stream does: truncated") from error
-    except (gzip.BadGzipFile, zlib.error) as error:
-        raise DataError(f"{path.name}: not a whole gzip file ({error})") from error
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror})") from error
-    # What is not ASCII becomes a mark that is no number, and so is reported with its place.
-    return content.decode("ascii", errors="replace").rstrip().splitlines()
-
-
-def _row(path: Path, number: int, line: str) -> list[float]:
+def _row(path: Path, at: int, line: str) -> list[float]:
     fields = line.split()
     if len(fields) != _COLUMNS:
-        raise _error(path, number, None, f"{len(fields)} columns, expected {_COLUMNS}")
-    row = [_number(path, number, column, field) for column, field in enumerate(fields, start=1)]
+        raise wrong(path, at, None, f"{len(fields)} columns, expected {_COLUMNS}")
+    row = [number(path, at, column, field) for column, field in enumerate(fields, start=1)]
     for column, what in enumerate(("unit", "cycle"), start=1):
         if row[column - 1] < 1 or row[column - 1] != int(row[column - 1]):
-            raise _error(
-                path, number, column, f"{fields[column - 1]!r} is not a {what} number from 1"
-            )
+            raise wrong(path, at, column, f"{fields[column - 1]!r} is not a {what} number from 1")
     return row
-
-
-def _number(path: Path, line: int, column: int, field: str) -> float:
-    try:
-        value = float(field)
-    except ValueError as error:
-        raise _error(path, line, column, f"{field!r} is not a number") from error
-    if not math.isfinite(value) or "_" in field:
-        raise _error(path, line, column, f"{field!r} is not a finite number")
-    return value
-
-
-def _error(path: Path, line: int, column: int | None, text: str) -> DataError:
-    place = f"{path.name}: line {line}" + (f", column {column}" if column else "")
-    return DataError(f"{place}: {text}")
