@@ -70,6 +70,13 @@ class SerialSink:
         try:
             self._opened(self.port)
             self._until(self._is_open, "opened")
+            # Closed by all, a port forgets its settings: until who opened it makes it raw, lines
+            # would be edited and echoed.
+            other = os.open(self.port, os.O_RDWR | os.O_NOCTTY)
+            try:
+                tty.setraw(other)
+            finally:
+                os.close(other)
         except BaseException:
             self._close()
             raise
