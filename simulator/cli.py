@@ -1,6 +1,7 @@
 """The command ``runout-simulator``: plays recordings and simulated plants, and judges agents."""
 
 import argparse
+import math
 import re
 import sys
 from collections import Counter
@@ -26,7 +27,8 @@ _EPILOG = """examples:
 
 --speed auto (the default) goes as fast as the agents commit: it waits for each node's retained
 status, and returns when every row and event is confirmed. --speed X goes by the clock, X seconds
-of data time in one second (3600: an hour a second), and waits for the broker only.
+of data time in one second (3600: an hour a second), and waits for the broker only. --speed max
+goes as fast as the broker takes it.
 """
 _ENGINES = re.compile(r"[0-9]+(-[0-9]+)?(,[0-9]+(-[0-9]+)?)*")
 
@@ -156,6 +158,7 @@ def _play(
     from simulator.truth import write
 
     speed: float | None = args.speed
+    by_clock = speed is not None and math.isfinite(speed)
     progress = Progress(rows, sys.stderr)
     way = outlet.of(
         args.sink,
@@ -171,10 +174,11 @@ def _play(
             out=args.out,
             link=args.link,
             asset=args.asset,
+            bulk=speed is not None and not by_clock,
             say=progress.say,
         ),
     )
-    pace = None if speed is None else Pace(speed, WallClock())
+    pace = Pace(speed, WallClock()) if speed is not None and by_clock else None
     try:
         with way.sink as sink:
             play(way.encode(messages), sink, site=site, pace=pace, progress=progress)
@@ -214,8 +218,6 @@ def _record(args: argparse.Namespace) -> None:
 
 
 def _score(args: argparse.Namespace) -> None:
-    import math
-
     import msgspec
 
     from simulator import score
@@ -308,7 +310,7 @@ def _engines(text: str | None) -> list[int] | None:
 def _speed(text: str) -> float | None:
     if text == "auto":
         return None
-    return _positive(text)
+    return math.inf if text == "max" else _positive(text)
 
 
 def _positive(text: str) -> float:
@@ -343,9 +345,9 @@ def _parser() -> argparse.ArgumentParser:
         "--speed",
         type=_speed,
         default="auto",
-        metavar="auto|X",
-        help="auto: as fast as the agents commit (default); X: seconds of data time in one second,"
-        " not waiting for agents",
+        metavar="auto|max|X",
+        help="auto: as fast as the agents commit (default); max: as fast as the broker takes it;"
+        " X: seconds of data time in one second; both do not wait for agents",
     )
     common.add_argument(
         "--sink",

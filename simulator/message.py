@@ -1,7 +1,6 @@
 """One message to come: readings or a life event of one asset, at a time of the data."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import msgspec
 
@@ -9,8 +8,7 @@ from contract.report import LifeEvent
 from contract.topics import EVENT, READINGS
 
 
-@dataclass(frozen=True, slots=True)
-class Message:
+class Message(msgspec.Struct, frozen=True, gc=False):
     """What is to be published, and what it counts for.
 
     Attributes:

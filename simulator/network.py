@@ -6,12 +6,12 @@ the sender is off, runs fast, or leaps. What people say (life events) is only he
 
 import heapq
 from collections.abc import Iterable, Iterator
-from dataclasses import replace
 from itertools import pairwise
 from typing import Annotated
 
 import msgspec
 import numpy as np
+from msgspec.structs import replace
 
 from simulator.message import Message
 

@@ -1,7 +1,6 @@
 """A scenario unfolded: every life of every machine, its readings, its messages and its truth."""
 
 import hashlib
-import heapq
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
@@ -16,6 +15,7 @@ from simulator.burst import encode
 from simulator.config import FaultName, Node, Range, Scenario, Waveform
 from simulator.faults import FAULTS, felt_age, moved
 from simulator.machines import MACHINES, Machine, Surroundings
+from simulator.merge import merged
 from simulator.message import Message, life_event, reading, waveform
 from simulator.network import Network, through
 from simulator.poison import Poison
@@ -32,6 +32,7 @@ from simulator.truth import (
 )
 
 Phase = Literal["history", "present"]
+_PIECE = 64
 PHASES: dict[str, tuple[Phase, ...]] = {
     "history": ("history",),
     "present": ("present",),
@@ -138,7 +139,7 @@ class Plant:
         for life in lives:
             by_asset[life.asset].append(life)
         series = [self._through(asset, of_it) for asset, of_it in by_asset.items()]
-        return heapq.merge(*series, key=lambda message: message.t)
+        return merged(series)
 
     def truth(self, phase: str, source: str) -> Truth:
         """Return the truth about what ``messages`` of a phase (``all`` is both) say."""
@@ -276,12 +277,12 @@ class Plant:
             if life.number:
                 started = LifeEvent("started", life.start_t)
                 yield life_event(life.node, life.asset, started)
-            readings, times = self.readings(life), self.times(life).tolist()
+            readings, times = self.readings(life), self.times(life)
             if node.poison is not None:
                 readings = np.round(readings * node.poison.gain, 4)
             heard = self._heard(life)
             measured = readings if heard is None else self.measured(life)
-            for at, (t, row) in enumerate(zip(times, readings.tolist(), strict=True)):
+            for at, t, row in _rows(times, readings):
                 values = dict(zip(channels, row, strict=True))
                 said_t = None
                 if node.network is not None:
@@ -497,3 +498,12 @@ class Plant:
         """Return the generator of one thing: another for each seed, name and purpose."""
         digest = hashlib.sha256(f"{self.scenario.seed}/{name}/{what}".encode()).digest()
         return np.random.default_rng(int.from_bytes(digest[:16]))
+
+
+def _rows(times: Floats, readings: Floats) -> Iterator[tuple[int, float, list[float]]]:
+    """Yield number, time and values of each row; a piece at a time, for there are many machines."""
+    for first in range(0, len(times), _PIECE):
+        piece = slice(first, first + _PIECE)
+        rows = zip(times[piece].tolist(), readings[piece].tolist(), strict=True)
+        for at, (t, row) in enumerate(rows, first):
+            yield at, t, row

@@ -39,10 +39,16 @@ def play(
 ) -> None:
     """Send all messages in their order and return when the sink has finished with them."""
     progress.begin()
+    topics: dict[tuple[str, str, str], str] = {}
     for message in messages:
         if pace is not None:
             pace.until(message.t)
-        topic = message.topic or asset_topic(site, message.node, message.asset, message.leaf)
+        topic = message.topic
+        if topic is None:
+            key = message.node, message.asset, message.leaf
+            topic = topics.get(key)
+            if topic is None:
+                topic = topics[key] = asset_topic(site, *key)
         sink.send(
             message.node,
             topic,

@@ -1,8 +1,9 @@
 """Rows of one machine gathered into one message, with everything else in its place."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import replace
 from typing import NamedTuple
+
+from msgspec.structs import replace
 
 from simulator.message import Message
 

@@ -6,7 +6,8 @@ asked for, with the next numbers, so it belongs to the thread that sends.
 
 import struct
 from collections.abc import Iterable, Iterator
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from simulator.message import Message
 

@@ -3,13 +3,15 @@
 import heapq
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
+from msgspec.structs import replace
 
 from contract.arrays import Floats
 from contract.report import LifeEvent
 from simulator.burst import encode
+from simulator.merge import merged
 from simulator.message import Message, life_event, reading, waveform
 from simulator.truth import FELT, LifeTruth, Truth
 
@@ -86,7 +88,7 @@ def intervals(t: Floats, label: Floats) -> tuple[tuple[float, float], ...]:
 def messages(series: Sequence[Series], nodes: Sequence[str]) -> Iterator[Message]:
     """Yield the messages of all series in the order of their time; dealt to nodes in turn."""
     each = (_messages(one, nodes[at % len(nodes)]) for at, one in enumerate(series))
-    return heapq.merge(*each, key=lambda message: message.t)
+    return merged(each)
 
 
 def _messages(series: Series, node: str) -> Iterator[Message]:

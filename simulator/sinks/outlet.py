@@ -10,6 +10,7 @@ from contract.errors import RunoutError
 from simulator.formats import MQTT_FORMATS, SERIAL_FORMATS, Sparkplug, packed
 from simulator.message import Message
 from simulator.play import Sink
+from simulator.sinks.bulk import BulkSink
 from simulator.sinks.lines import LinesSink
 from simulator.sinks.mqtt import Address, MqttSink
 from simulator.sinks.serial import SerialSink
@@ -30,6 +31,7 @@ class Asked:
     out: Path | None
     link: Path | None
     asset: str | None
+    bulk: bool
     say: Callable[[str], None] = field(default=print)
 
 
@@ -62,6 +64,13 @@ def _mqtt(asked: Asked) -> Outlet:
     answers = None if edge is None else _rebirths(edge, asked.nodes)
     # One connection bears one will: several edge nodes on it would need several connections.
     will = edge.death(asked.nodes[0]) if edge is not None and len(asked.nodes) == 1 else None
+    taken = "taken by the broker for" if asked.window is None else "confirmed by"
+    nodes = ", ".join(asked.nodes) if len(asked.nodes) <= 10 else f"{len(asked.nodes)} nodes"
+    if asked.bulk:
+        if edge is not None:
+            raise RunoutError("--speed max: a Sparkplug node must listen, too; take --speed X")
+        bulk = BulkSink(Address.parse(asked.broker), timeout_s=asked.timeout_s)
+        return Outlet(bulk, encode, lambda: f"all {taken} {nodes}")
     sink = MqttSink(
         Address.parse(asked.broker),
         site=asked.site,
@@ -73,8 +82,7 @@ def _mqtt(asked: Asked) -> Outlet:
         answers=answers,
         will=will,
     )
-    taken = "taken by the broker for" if asked.window is None else "confirmed by"
-    return Outlet(sink, encode, lambda: f"all {taken} {', '.join(asked.nodes)}")
+    return Outlet(sink, encode, lambda: f"all {taken} {nodes}")
 
 
 def _rebirths(
