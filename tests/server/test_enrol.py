@@ -77,7 +77,7 @@ class Processes:
     def said(self, name: str) -> str:
         return (self.folder / f"{name}.txt").read_text(encoding="utf-8", errors="replace")
 
-    def wait(self, name: str, ready: Callable[[str], bool], within_s: float = 100.0) -> None:
+    def wait(self, name: str, ready: Callable[[str], bool], within_s: float = 150.0) -> None:
         end = time.monotonic() + within_s
         while not ready(self.said(name)):
             if time.monotonic() > end:
@@ -107,7 +107,7 @@ def run(tmp_path: Path) -> Iterator[Processes]:
 
 
 @pytest.mark.flower
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(600)
 def test_who_is_enrolled_comes_in_a_stranger_does_not_and_whoever_is_revoked_goes(
     run: Processes, tmp_path: Path, stores: Any
 ) -> None:
