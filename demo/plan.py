@@ -122,8 +122,7 @@ def server_config(path: Path, *, state: Path, port: int, nodes: int, rounds: int
         "rounds": rounds,
         "min_nodes": nodes,
         "deadline_s": 90.0,
-        # All of them have just come.
-        "ready_s": 0.0,
+        "ready_s": 0.0,  # all of them have just come
         # All of them have just come.
         "ready_s": 0.0,
     }
