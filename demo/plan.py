@@ -123,8 +123,6 @@ def server_config(path: Path, *, state: Path, port: int, nodes: int, rounds: int
         "min_nodes": nodes,
         "deadline_s": 90.0,
         "ready_s": 0.0,  # all of them have just come
-        # All of them have just come.
-        "ready_s": 0.0,
     }
     lines = [f"{key} = {msgspec.json.encode(value).decode()}" for key, value in content.items()]
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
