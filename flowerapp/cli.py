@@ -8,14 +8,19 @@ import signal
 import sys
 import threading
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from agent.config import AgentConfig, load
+from agent.log import set_up
+from agent.memory import give_back
 from agent.supernode import is_plain
+from contract import npz
 from contract.errors import RunoutError
+from flowerapp.keys import authority, private_key
 
-if TYPE_CHECKING:
-    from flowerapp.link import Link
+NUMBER = "node.number"
+"""In the state folder: a node that was killed is the same one at once, by it and its key."""
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -37,28 +42,31 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument("--verbose", action="store_true", help="log debugging detail too")
     arguments = parser.parse_args(argv)
+    try:
+        config = load(arguments.config, arguments.set)
+        federation = config.federation
+        ca = None if is_plain(federation) else authority(federation.ca)
+        key = private_key(federation.key) if federation.key else None
+    except RunoutError as error:
+        print(f"runout-node: {error}", file=sys.stderr)
+        return 2
     # Both signals end whatever is under way, a training too, and the server is told.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.default_int_handler)
     try:
-        config = load(arguments.config, arguments.set)
-        _run(config, logging.DEBUG if arguments.verbose else logging.INFO)
-    except RunoutError as error:
-        print(f"runout-node: {error}", file=sys.stderr)
-        return 2
+        _run(config, ca, key, logging.DEBUG if arguments.verbose else logging.INFO)
     except KeyboardInterrupt:
         pass
     return 0
 
 
-def _run(config: AgentConfig, level: int) -> None:
+def _run(
+    config: AgentConfig, ca: str | None, key: ec.EllipticCurvePrivateKey | None, level: int
+) -> None:
     # Before numpy and Flower are imported: they look once.
     for name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"):
         os.environ.setdefault(name, "1")
     os.environ |= {"FLWR_TELEMETRY_ENABLED": "0", "FLWR_DISABLE_UPDATE_CHECK": "1"}
-    from agent.log import set_up
-    from agent.memory import give_back
-
     give_back()
     set_up(level)
     logging.getLogger("httpx").setLevel(logging.WARNING)  # a line for each poll
@@ -66,15 +74,17 @@ def _run(config: AgentConfig, level: int) -> None:
     log = logging.getLogger("runout.node")
     log.info("started", extra={"node": config.name, "server": config.federation.superlink})
     state = config.state.resolve()
+    from flowerapp.client_app import app
+    from flowerapp.link import Link
     from flowerapp.node import Node, wait_for_clock
 
     wait_for_clock(state, wait)
-    from flowerapp.client_app import app
-
+    number = state / NUMBER
     node = Node(
-        link_of(config),
+        Link(config.federation.superlink, ca=ca, key=key, number=_number(number)),
         app,
         {"node": config.name, "state": str(state)},
+        remember=lambda found: _remember(number, found),
         poll_s=config.federation.poll_s,
         busy_s=config.federation.poll_busy_s,
         wait=wait,
@@ -89,16 +99,19 @@ def _run(config: AgentConfig, level: int) -> None:
         log.info("ended")
 
 
-def link_of(config: AgentConfig) -> "Link":
-    """Return the connection that a configuration describes; raises ``ConfigError``."""
-    from flowerapp.link import Link, authority, private_key
+def _number(path: Path) -> int:
+    """Return what was remembered; 0 where it is nothing, or something else."""
+    try:
+        return int(path.read_bytes())
+    except (OSError, ValueError):
+        return 0
 
-    federation = config.federation
-    return Link(
-        federation.superlink,
-        ca=None if is_plain(federation) else authority(federation.ca),
-        key=private_key(federation.key) if federation.key else None,
-    )
+
+def _remember(path: Path, number: int) -> None:
+    try:
+        npz.write(path, str(number).encode())
+    except OSError as error:  # a full disk, or no agent was here yet: it is a convenience
+        logging.getLogger("runout.node").warning("%s is not written (%s)", path, error.strerror)
 
 
 if __name__ == "__main__":

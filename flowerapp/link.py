@@ -12,13 +12,11 @@ import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from pathlib import Path
 from typing import TypeVar
 
 import httpx
-from cryptography.exceptions import UnsupportedAlgorithm
+import msgspec
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import load_ssh_private_key
 from flwr.app import Error, Message
 from flwr.app.message import remove_content_from_message
 from flwr.common.constant import TIMESTAMP_HEADER, ErrorCode
@@ -33,8 +31,13 @@ from flwr.proto.fleet_pb2 import (
 )
 from flwr.proto.heartbeat_pb2 import SendNodeHeartbeatRequest
 from flwr.proto.node_pb2 import Node
-from flwr.supercore.constant import FLEET_HTTP_PUBLIC_KEY_HEADER, FLEET_HTTP_SIGNATURE_HEADER
-from flwr.supercore.error import ApiErrorCode, FlowerError
+from flwr.supercore.constant import (
+    FLEET_HTTP_PUBLIC_KEY_HEADER,
+    FLEET_HTTP_SIGNATURE_HEADER,
+    FLWR_COMPONENT_NAME_METADATA_KEY,
+    FLWR_PACKAGE_NAME_METADATA_KEY,
+    FLWR_PACKAGE_VERSION_METADATA_KEY,
+)
 from flwr.supercore.inflatable.inflatable_object import (
     UnexpectedObjectContentError,
     get_all_nested_objects,
@@ -54,11 +57,11 @@ from flwr.supercore.inflatable.inflatable_utils import (
 )
 from flwr.supercore.primitives.asymmetric import public_key_to_bytes, sign_message
 from flwr.supercore.protobuf.client import ProtobufCall, ProtobufRequestContext
-from flwr.supercore.runtime_version_compatibility import RuntimeVersionMetadata
 from flwr.supercore.task_identity import TaskIdentity
+from flwr.supercore.version import package_name, package_version
 from flwr.supernode.fleet_http_client import FleetHttpClient
 
-from contract.errors import ConfigError, RunoutError
+from contract.errors import RunoutError
 
 _Request = TypeVar("_Request")
 _Answer = TypeVar("_Answer")
@@ -72,6 +75,8 @@ AHEAD_S, BEHIND_S = 5, 300
 """SuperLink takes nothing from a node whose clock is off by more."""
 TRANSFERS = 2
 """Pieces of arrays under way at a time, each held whole in memory."""
+# Codes of flwr.supercore.error, which would bring FastAPI with it: 18 MB.
+KEY_IN_USE, VERSION_APART, NO_REGISTRATION, NOT_ACTIVATED = 23, 1001, 2001, 2004
 AWAY = frozenset({429, 500, 502, 503, 504})
 """Answers of a server, or of what stands before it, that is not well and may be again."""
 
@@ -85,37 +90,19 @@ class AwayError(LinkError):
 
 
 class RefusedError(LinkError):
-    """The server was reached and will not have this node; waiting alone seldom helps."""
+    """The server was reached and will not have this node; waiting alone seldom helps.
+
+    Attributes:
+        clock: the time is wrong here, and the key may be as good as any.
+    """
+
+    def __init__(self, text: str, *, clock: bool = False) -> None:
+        super().__init__(text)
+        self.clock = clock
 
 
 class OverError(LinkError):
     """What the message was part of has ended: drop it."""
-
-
-def authority(path: str) -> str:
-    """Read the certificates that the server's is held against; raises ``ConfigError``."""
-    try:
-        text = Path(path).read_text(encoding="ascii")
-        ssl.create_default_context(cadata=text)
-    except OSError as error:
-        why = error.strerror or "it holds no certificate"
-        raise ConfigError(f"federation.ca: {path!r} cannot be used ({why})") from error
-    except ValueError as error:
-        raise ConfigError(f"federation.ca: {path!r} is no PEM file of certificates") from error
-    return text
-
-
-def private_key(path: str) -> ec.EllipticCurvePrivateKey:
-    """Read a node's key, in OpenSSH's format; raises ``ConfigError``."""
-    try:
-        key = load_ssh_private_key(Path(path).read_bytes(), None)
-    except OSError as error:
-        raise ConfigError(f"federation.key: {path!r} cannot be read ({error.strerror})") from error
-    except (ValueError, UnsupportedAlgorithm) as error:
-        raise ConfigError(f"federation.key: {path!r} is no private key of OpenSSH's") from error
-    if not isinstance(key, ec.EllipticCurvePrivateKey):
-        raise ConfigError(f"federation.key: {path!r} is no elliptic curve key: ssh-keygen -t ecdsa")
-    return key
 
 
 def failed(message: Message, error: Exception) -> Message:
@@ -131,8 +118,12 @@ class _Identity:
         self._key = key
         self._now = now
         public = base64.b64encode(public_key_to_bytes(key.public_key())).decode()
-        version = RuntimeVersionMetadata.from_local_component("SuperNode").as_metadata()
-        self._always = {**dict(version), FLEET_HTTP_PUBLIC_KEY_HEADER: public}
+        self._always = {
+            FLEET_HTTP_PUBLIC_KEY_HEADER: public,
+            FLWR_COMPONENT_NAME_METADATA_KEY: "SuperNode",
+            FLWR_PACKAGE_NAME_METADATA_KEY: package_name,
+            FLWR_PACKAGE_VERSION_METADATA_KEY: package_version,
+        }
         self.ahead_s = 0.0
         """By how much this clock was ahead of the server's, to a second, when it last answered."""
 
@@ -160,6 +151,7 @@ class Link:
         address: ``host:port``.
         ca: PEM of the authority that signed the server's certificate; None: no TLS.
         key: that the server knows this node by; None: one of its own, with a server that asks none.
+        number: that an earlier process of this node had; 0: none is known.
         now: seconds since 1970.
     """
 
@@ -169,6 +161,7 @@ class Link:
         *,
         ca: str | None = None,
         key: ec.EllipticCurvePrivateKey | None = None,
+        number: int = 0,
         now: Callable[[], float] = time.time,
     ) -> None:
         self._address = address
@@ -181,7 +174,7 @@ class Link:
         self._identity = _Identity(self._key, now)
         self._public = public_key_to_bytes(self._key.public_key())
         self._client = self._connect(TIMEOUT_S)
-        self._node: Node | None = None
+        self._node = Node(node_id=number) if number and key else None
 
     def _connect(self, timeout_s: float) -> FleetHttpClient:
         return FleetHttpClient(
@@ -200,19 +193,34 @@ class Link:
             AwayError: the server cannot be reached.
             RefusedError: it does not know the key, or is not the server that it should be.
         """
-        if self._registers:
-            self._register()
-        request = ActivateNodeRequest(public_key=self._public, heartbeat_interval=HEARTBEAT_S)
-        self._node = Node(node_id=self._ask(self._client.ActivateNode, request).node_id)
+        if not self._is_known():
+            if self._registers:
+                self._register()
+            request = ActivateNodeRequest(public_key=self._public, heartbeat_interval=HEARTBEAT_S)
+            self._node = Node(node_id=self._ask(self._client.ActivateNode, request).node_id)
         # Flower's messages read from it who they are of.
         TaskIdentity.node_id, TaskIdentity.run_id, TaskIdentity.task_id = self.node_id, 0, 0
         return self.node_id
+
+    def _is_known(self) -> bool:
+        """Return whether the server takes this node for one that it knows already.
+
+        It lets nobody in whom it holds for present, and does so for a while of a node whose
+        connection broke or whose process was killed.
+        """
+        try:
+            self.beat()
+        except RefusedError as error:
+            if error.clock:
+                raise
+            self._node = None
+        return self._node is not None
 
     def _register(self) -> None:
         try:
             self._ask(self._client.RegisterNode, RegisterNodeFleetRequest(public_key=self._public))
         except RefusedError as error:
-            if _code_of(error.__cause__) != ApiErrorCode.PUBLIC_KEY_ALREADY_IN_USE:
+            if _code_of(error.__cause__) != KEY_IN_USE:
                 raise
             # By us, before the connection was lost: it is the same node.
 
@@ -349,17 +357,23 @@ class Link:
                 where = "ahead of" if ahead > 0 else "behind"
                 return RefusedError(
                     f"this device's clock is {abs(ahead):.0f} s {where} the server's: it takes "
-                    f"nothing that is over {AHEAD_S} s ahead or {BEHIND_S} s behind; set the time"
+                    f"nothing that is over {AHEAD_S} s ahead or {BEHIND_S} s behind; set the time",
+                    clock=True,
                 )
             return RefusedError("the server does not know this node's key (any more)")
-        if code == ApiErrorCode.FLEET_NODE_ACTIVATION_FAILED:
+        if code == NOT_ACTIVATED:
             return RefusedError(
-                "the server does not know this node's key: it was not enrolled yet, or was "
-                "revoked (runout-server enrol NODE makes a new one)"
+                "the server does not let this node's key in: it was not enrolled yet, was revoked "
+                "(runout-server enrol NODE makes a new one), or another node has it, too"
             )
-        if code == ApiErrorCode.FLEET_SUPERNODE_REGISTRATION_DISABLED:
+        if code == NO_REGISTRATION:
             return RefusedError(
                 "the server takes enrolled nodes alone: give federation.key (runout-agent join)"
+            )
+        if code == VERSION_APART:
+            return RefusedError(
+                f"the server's Flower is too far from this device's, {package_version}: update "
+                "the older of the two"
             )
         if status == 403 and code is not None:
             return OverError("the run has ended")
@@ -370,5 +384,9 @@ class Link:
 def _code_of(error: BaseException | None) -> int | None:
     if not isinstance(error, httpx.HTTPStatusError):
         return None
-    told = FlowerError.from_json(error.response.text)
-    return told.code if told else None
+    try:
+        told = msgspec.json.decode(error.response.content)
+    except msgspec.DecodeError:
+        return None
+    code = told.get("code") if isinstance(told, dict) else None
+    return code if isinstance(code, int) else None

@@ -37,6 +37,7 @@ class Node:
         link: to the server.
         app: that answers.
         config: ``node`` and ``state``, as the app finds them in its context.
+        remember: told the number by which the server knows this node.
         poll_s: longest wait from one poll to the next; the shortest is half of it.
         busy_s: wait after a message.
         wait: ``wait(seconds)``.
@@ -49,6 +50,7 @@ class Node:
         app: ClientApp,
         config: dict[str, str],
         *,
+        remember: Callable[[int], object],
         poll_s: float,
         busy_s: float,
         wait: Callable[[float], object],
@@ -57,6 +59,7 @@ class Node:
         self._link = link
         self._app = app
         self._config = config
+        self._remember = remember
         self._poll_s = poll_s
         self._busy_s = busy_s
         self._wait = wait
@@ -73,6 +76,7 @@ class Node:
         while True:
             try:
                 number = self._link.open()
+                self._remember(number)
                 log.info("connected", extra={"node_id": number})
                 tries, self._trouble = 0, ""
                 self._serve()
@@ -146,7 +150,10 @@ class Node:
 
 
 def wait_for_clock(
-    state: Path, wait: Callable[[float], object], now: Callable[[], float] = time.time
+    state: Path,
+    wait: Callable[[float], object],
+    now: Callable[[], float] = time.time,
+    is_set: Callable[[], bool] = synchronised,
 ) -> None:
     """Return once this device's clock is not behind what was written here before.
 
@@ -156,7 +163,7 @@ def wait_for_clock(
     """
     for tried in range(round(CLOCK_PATIENCE_S / CLOCK_S)):
         behind_s = right_since(state) - now()
-        if behind_s < SLACK_S or synchronised():
+        if behind_s < SLACK_S or is_set():
             if tried:
                 log.info("the clock is set")
             return
