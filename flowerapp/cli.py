@@ -1,6 +1,7 @@
 """The command ``runout-node``: see ``runout-node --help``."""
 
 import argparse
+import contextlib
 import logging
 import os
 import random
@@ -53,10 +54,8 @@ def main(argv: list[str] | None = None) -> int:
     # Both signals end whatever is under way, a training too, and the server is told.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.default_int_handler)
-    try:
+    with contextlib.suppress(KeyboardInterrupt):
         _run(config, ca, key, logging.DEBUG if arguments.verbose else logging.INFO)
-    except KeyboardInterrupt:
-        pass
     return 0
 
 
@@ -79,12 +78,12 @@ def _run(
     from flowerapp.node import Node, wait_for_clock
 
     wait_for_clock(state, wait)
-    number = state / NUMBER
+    remembered = state / NUMBER
     node = Node(
-        Link(config.federation.superlink, ca=ca, key=key, number=_number(number)),
+        Link(config.federation.superlink, ca=ca, key=key, number=_number(remembered)),
         app,
         {"node": config.name, "state": str(state)},
-        remember=lambda found: _remember(number, found),
+        remember=lambda found: _remember(remembered, found),
         poll_s=config.federation.poll_s,
         busy_s=config.federation.poll_busy_s,
         wait=wait,
