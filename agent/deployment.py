@@ -69,6 +69,9 @@ class Deployment:
         """Files that the disk had no room for, and it was said."""
         for name, group in pipeline.groups.items():
             self._resume(name, group)
+            standing = self._standing.get(name)
+            if standing is None or standing.phase != "shadow":
+                shadow_path(config.state, name).unlink(missing_ok=True)  # a kill left it
         pipeline.beside = self.see
 
     # -- what comes by ------------------------------------------------------------------------
@@ -119,6 +122,9 @@ class Deployment:
         live = group.release
         if live is not None and live.digest == release.digest:
             return found._replace(promoted=True, reason="it judges already")
+        standing = self._standing.get(found.asset_class)
+        if standing is not None and standing.digest == release.digest:
+            return found._replace(reason="it is on trial already")
         refused = refused_before(self._store.database.db, release.digest)
         if refused and release.manifest.restores is None:
             return self._reject(path, found._replace(reason=refused), at_ns)
