@@ -122,6 +122,7 @@ def server_config(path: Path, *, state: Path, port: int, nodes: int, rounds: int
         "rounds": rounds,
         "min_nodes": nodes,
         "deadline_s": 90.0,
+        "ready_s": 0.0,  # all of them have just come
     }
     lines = [f"{key} = {msgspec.json.encode(value).decode()}" for key, value in content.items()]
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")

@@ -235,6 +235,8 @@ class Server:
             "interval-s": config.interval_s,
             "ask-s": config.ask_s,
             "new-lives": config.new_lives,
+            "ready-s": config.ready_s,
+            "quorum": config.quorum,
             "strategy": config.strategy,
         }
         overrides = config.folder / "run.toml"

@@ -25,6 +25,8 @@ RUN_CONFIG: Mapping[str, str | int | float | bool] = {
     "interval-s": 3600.0,
     "ask-s": 600.0,
     "new-lives": 0,
+    "ready-s": 60.0,
+    "quorum": 0.8,
     "strategy": "fedavg",
 }
 """What ``flwr run -c`` may override, and its defaults."""

@@ -75,6 +75,10 @@ class ServerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             stock SuperNode starts a process for each question.
         new_lives: finished lives, more than the newest version has learnt, that make one due;
             0: they do not.
+        ready_s: nodes are asked before a training whether they are ready, and take part if they
+            answer within that; 0: they are not asked.
+        quorum: share of the nodes asked; once it has answered, the others have as long again as
+            that took, at most until the deadline.
         strategy: merges the means family.
         tls: needed beyond loopback.
         node_auth: nodes that were enrolled come in, and no others; needs ``tls``.
@@ -95,6 +99,8 @@ class ServerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     interval_s: Positive = 3600.0
     ask_s: Annotated[float, msgspec.Meta(ge=0)] = 600.0
     new_lives: Annotated[int, msgspec.Meta(ge=0)] = 0
+    ready_s: Annotated[float, msgspec.Meta(ge=0)] = 60.0
+    quorum: Annotated[float, msgspec.Meta(gt=0, le=1)] = 0.8
     strategy: StrategyName = "fedavg"
     tls: Tls | None = None
     node_auth: bool = False

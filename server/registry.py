@@ -124,7 +124,11 @@ class Registry:
             raise RunoutError(f"{path}: version {release.version} exists; versions never change")
         sign(release, self._state)
         release.save(path)
-        npz.write(self.folder / "current", str(release.version).encode())
+        self.point(release.version)
+
+    def point(self, version: int) -> None:
+        """Hand out a version that is here, from now on."""
+        npz.write(self.folder / "current", str(version).encode())
 
     def restore(self, version: int, at_s: float) -> Release:
         """Hand out a version's models again, under a new number; 0: each device's own models.

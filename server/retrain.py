@@ -7,11 +7,8 @@ wish is heard once: it is asked again when its words change.
 
 import logging
 
-from flwr.app import RecordDict
-
-from contract.errors import ContractError
 from contract.update import Readiness
-from server import messages
+from server import readiness
 from server.training import Training
 
 log = logging.getLogger("runout.server")
@@ -35,22 +32,10 @@ class Wishes:
         if not settings.ask_s or cohort is None or fleet.clock() < self._next_s:
             return ""
         self._next_s = fleet.clock() + settings.ask_s
-        heard = fleet.ask(
-            online,
-            messages.STATUS,
-            RecordDict(),
-            deadline_s=min(ANSWER_S, settings.deadline_s),
-            about="status",
-        )
+        answers = readiness.ask(fleet, online, min(ANSWER_S, settings.deadline_s), settings.quorum)
         wishes: list[str] = []
         lives = 0
-        for node_id, content in sorted(heard.answers.items()):
-            try:
-                told = messages.read_readiness(content)
-            except ContractError as error:
-                log.warning("%s: %s", fleet.name(node_id), error)
-                continue
-            fleet.names[node_id] = told.node
+        for _, told in sorted(answers.told.items()):
             wishes += self._wish(told, cohort.registry.asset_class)
             known = told.classes.get(cohort.registry.asset_class)
             lives += known.lives if known is not None else 0

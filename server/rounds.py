@@ -4,6 +4,7 @@ Flower's own ``send_and_receive`` looks every three seconds and forgets what com
 timeout; here replies are looked for twice a second, and late ones are kept for whoever asks next.
 """
 
+import math
 import threading
 import time
 from collections.abc import Callable, Iterable
@@ -15,6 +16,7 @@ from flwr.serverapp import Grid
 from server.messages import size_of
 
 POLL_S = 0.5
+PULLED = 100
 LATE_S = 600.0
 """How long past its phase's deadline a reply is still waited for, on the side."""
 
@@ -49,20 +51,47 @@ class Heard:
 
     Attributes:
         asked: node ids.
-        answers: content by node id, in the order of arrival.
+        answered: node ids, in the order of arrival.
         failed: why not, by node id; those that are only late are in neither.
         seconds: from asking to the end.
     """
 
     asked: list[int]
-    answers: dict[int, RecordDict] = field(default_factory=dict)
+    answered: list[int] = field(default_factory=list)
     failed: dict[int, str] = field(default_factory=dict)
     seconds: float = 0.0
 
     @property
     def silent(self) -> list[int]:
         """Return who has not said anything."""
-        return [n for n in self.asked if n not in self.answers and n not in self.failed]
+        spoken = self.failed.keys() | set(self.answered)
+        return [n for n in self.asked if n not in spoken]
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How long answers are waited for.
+
+    Attributes:
+        deadline_s: at most.
+        quorum: once this share of those asked has answered, the others have as long again as
+            that took; 1: they have until the deadline.
+        grace_s: and no less than this.
+    """
+
+    deadline_s: float
+    quorum: float = 1.0
+    grace_s: float = 10.0
+
+    def until_s(self, quorate_s: float | None) -> float:
+        """Return when waiting ends, in seconds from asking.
+
+        Args:
+            quorate_s: when the quorum was there; None: it is not.
+        """
+        if quorate_s is None:
+            return self.deadline_s
+        return min(self.deadline_s, quorate_s + max(quorate_s, self.grace_s))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -118,36 +147,42 @@ class Fleet:
         kind: str,
         content: RecordDict,
         *,
-        deadline_s: float,
+        patience: Patience,
         about: str,
+        take: Callable[[int, RecordDict], None],
         heard: Callable[[Heard], None] = lambda _: None,
     ) -> Heard:
-        """Send one question to several nodes; return at the deadline, or once all have spoken.
+        """Send one question to several nodes; return once all have spoken, or patience ends.
 
         Args:
             node_ids: whom.
             kind: Flower's message type.
             content: the question.
-            deadline_s: from now.
-            about: given back with an answer that comes after the deadline.
+            patience: how long.
+            about: given back with an answer that comes afterwards.
+            take: called with each answer as it comes; nothing else keeps it.
             heard: called when something new was said.
         """
         began = self.clock()
         result = Heard(list(node_ids))
-        mine = self._push(result, kind, content, deadline_s, about)
+        mine = self._push(result, kind, content, patience.deadline_s, about)
+        enough = math.ceil(patience.quorum * len(result.asked))
+        quorate_s: float | None = None
         while True:
-            news = self._pull(mine, result)
+            news = self._pull(mine, result, take)
             result.seconds = self.clock() - began
             if news:
                 heard(result)
-            left = deadline_s - result.seconds
+            if quorate_s is None and len(result.answered) >= enough:
+                quorate_s = result.seconds
+            left = patience.until_s(quorate_s) - result.seconds
             if not result.silent or left <= 0:
                 return result
             self.wait(min(POLL_S, left))
 
     def late(self) -> list[Late]:
         """Return the answers to earlier questions that came meanwhile; each once."""
-        self._pull({}, Heard([]))
+        self._pull({}, Heard([]), lambda _, __: None)
         late, self._late = self._late, []
         return late
 
@@ -169,30 +204,44 @@ class Fleet:
             self.bytes_down[node_id] = self.bytes_down.get(node_id, 0) + size
         return mine
 
-    def _pull(self, mine: dict[str, int], result: Heard) -> bool:
+    def _pull(
+        self, mine: dict[str, int], result: Heard, take: Callable[[int, RecordDict], None]
+    ) -> bool:
         now = self.clock()
         self._out = {id_: asked for id_, asked in self._out.items() if asked.until_s > now}
-        if not self._out:
-            return False
         news = False
-        for reply in self.grid.pull_messages(list(self._out)):
-            # Not by its sender: an error that SuperLink itself reports comes from node 1.
-            id_ = reply.metadata.reply_to_message_id
-            asked = self._out.pop(id_, None)
-            if asked is None:
-                continue
-            news = news or id_ in mine
-            if reply.has_error():
-                if id_ in mine:
-                    result.failed[asked.node_id] = _reason(reply)
-                continue
-            size = self.bytes_up.get(asked.node_id, 0) + size_of(reply.content)
-            self.bytes_up[asked.node_id] = size
-            if id_ in mine:
-                result.answers[asked.node_id] = reply.content
-            else:
-                self._late.append(Late(asked.node_id, asked.about, reply.content))
+        ids = list(self._out)
+        # Some at a time: what is pulled in one piece is in memory in one piece.
+        for i in range(0, len(ids), PULLED):
+            for reply in self.grid.pull_messages(ids[i : i + PULLED]):
+                news = self._reply(reply, mine, result, take) or news
         return news
+
+    def _reply(
+        self,
+        reply: Message,
+        mine: dict[str, int],
+        result: Heard,
+        take: Callable[[int, RecordDict], None],
+    ) -> bool:
+        """Take one reply; returns whether it answers what is asked now."""
+        # Not by its sender: an error that SuperLink itself reports comes from node 1.
+        id_ = reply.metadata.reply_to_message_id
+        asked = self._out.pop(id_, None)
+        if asked is None:
+            return False
+        if reply.has_error():
+            if id_ in mine:
+                result.failed[asked.node_id] = _reason(reply)
+            return id_ in mine
+        size = self.bytes_up.get(asked.node_id, 0) + size_of(reply.content)
+        self.bytes_up[asked.node_id] = size
+        if id_ not in mine:
+            self._late.append(Late(asked.node_id, asked.about, reply.content))
+            return False
+        take(asked.node_id, reply.content)
+        result.answered.append(asked.node_id)
+        return True
 
 
 def _reason(reply: Message) -> str:

@@ -17,7 +17,7 @@ from flwr.serverapp import Grid
 from contract import npz
 from contract.errors import RunoutError
 from contract.release import Release
-from server import select
+from server import checkpoint, select
 from server.guard import Limits
 from server.retrain import Wishes
 from server.rounds import Fleet
@@ -32,6 +32,7 @@ TICK_S = 2.0
 SAY_S = 15.0
 """Between two lines that say that nodes are waited for."""
 TIME = "it was time"
+UNENDED = "the last training did not end"
 RETRY_S = 30.0
 """Before a node that could not be handed a release is tried again."""
 
@@ -80,6 +81,8 @@ def settings_of(run_config: Mapping[str, Any], environment: Mapping[str, str]) -
         guard=limits,
         ask_s=float(run_config.get("ask-s", 600.0)),
         new_lives=int(run_config.get("new-lives", 0)),
+        ready_s=float(run_config.get("ready-s", 60.0)),
+        quorum=float(run_config.get("quorum", 0.8)),
     )
 
 
@@ -162,8 +165,10 @@ class Serving:
                 self._request.unlink(missing_ok=True)
                 self._training.why = why
                 with only_writer(self._training):
-                    trained = self._training.run(even_if_nothing_new=why != TIME or release is None)
-                release = trained or release
+                    # It may have been another run's, which has ended meanwhile.
+                    if why != UNENDED or self._unended():
+                        anyway = why != TIME or release is None
+                        release = self._training.run(even_if_nothing_new=anyway) or release
                 # They are handed it when they are back; the others need not wait for that.
                 retry_s = fleet.clock() + RETRY_S
                 self._retry |= dict.fromkeys(self._training.silent, retry_s)
@@ -186,8 +191,13 @@ class Serving:
                 self._training.write()
             fleet.wait(TICK_S)
 
+    def _unended(self) -> bool:
+        return (self._training.settings.state / checkpoint.FILE).exists()
+
     def _why(self, online: list[int], *, asked: bool, due: bool) -> str:
         """Return why to train now; empty: there is no reason to."""
+        if self._unended() and not locked(self._training):
+            return UNENDED
         if asked:
             return "a person asked for it"
         wish = self._wishes.reason(online)
@@ -245,6 +255,16 @@ def _say_waiting(training: Training, online: int, said: float) -> float:
     training.status.phase, training.status.online = "waiting", online
     training.write()
     return now
+
+
+def locked(training: Training) -> bool:
+    """Return whether another run trains on the same state now."""
+    with (training.settings.state / "lock").open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
 
 
 @contextmanager

@@ -17,6 +17,7 @@ REQUEST = "train.request"
 
 Phase = Literal[
     "waiting",
+    "readiness",
     "statistics",
     "shape",
     "gradients",

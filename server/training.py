@@ -6,9 +6,11 @@ ledger, so they count all the same; weights count only from those who answer.
 
 import hashlib
 import logging
+import shutil
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
@@ -25,9 +27,10 @@ from contract.models.kinds import tells
 from contract.models.ridge import Basis, first_of
 from contract.release import Manifest, Release
 from contract.spec import AssetClass, rul_name
-from contract.topics import check_name
 from contract.update import EVALUATE, FIT, GRADIENTS, SHAPE, STATISTICS, Request, Update
-from server import evaluate, messages
+from server import checkpoint, evaluate, messages, readiness
+from server.arrivals import Arrivals, read_update
+from server.checkpoint import Checkpoint
 from server.guard import Limits, Weights, balance, judge
 from server.merge import (
     Contribution,
@@ -43,7 +46,7 @@ from server.merge import (
     shape_total,
 )
 from server.registry import Line, Registry, cohorts
-from server.rounds import Fleet, Heard
+from server.rounds import Fleet, Heard, Late, Patience
 from server.status import Phase, Status
 from server.strategy import WeightsMerger
 from server.trust import Trusted, trusted, trusted_statistics
@@ -74,6 +77,8 @@ class Settings:
     guard: Limits
     ask_s: float = 0.0
     new_lives: int = 0
+    ready_s: float = 0.0
+    quorum: float = 1.0
 
 
 @dataclass(slots=True)
@@ -130,6 +135,9 @@ class Training:
     conditions: dict[str, float] = field(default_factory=dict, init=False)
     distrusted: set[str] = field(default_factory=set, init=False)
     reduced: set[str] = field(default_factory=set, init=False)
+    _kept: Checkpoint = field(default_factory=lambda: Checkpoint(0, "", 0.0), init=False)
+    _nodes: list[int] = field(default_factory=list, init=False)
+    _joined: list[int] = field(default_factory=list, init=False)
 
     def open(self) -> Release | None:
         """Find the cohort without asking anyone; returns what is handed out, if anything is."""
@@ -146,23 +154,109 @@ class Training:
         return current
 
     def run(self, *, even_if_nothing_new: bool = True) -> Release | None:
-        """Train with the nodes that are there; returns the new release, or None."""
-        self.open()
-        self._count = max(self._count, self._trainings_before()) + 1
+        """Train with the nodes that are ready; returns the new release, or None.
+
+        A training that was under way when its process ended goes on where it was.
+        """
+        before = self.open()
+        done = self._begin(anyway=even_if_nothing_new)
+        if done is None:
+            done = self._train(before)
+        checkpoint.clear(self.settings.state)
+        return done
+
+    def _begin(self, *, anyway: bool) -> Release | None:
+        """Take up what was left; returns the release it brought, if it was as far as that."""
+        state = self.settings.state
+        try:
+            kept = checkpoint.read(state)
+        except ContractError as error:
+            log.warning("a training that did not end is given up: %s", error)
+            kept = None
+        if kept is not None and kept.tries >= checkpoint.MOST_TRIES:
+            log.warning("training %d is given up after %d tries", kept.training, kept.tries)
+            self._note("abandoned", training=kept.training, tries=kept.tries, why=kept.why)
+            kept = None
+        self._count = max(self._count, self._trainings_before())
+        if kept is None:
+            self._count += 1
+            self._kept = Checkpoint(self._count, self.why, round(self.now(), 3), anyway)
+        else:
+            self._kept = kept
+            self._count, self.why = kept.training, kept.why
+            kept.tries += 1
+            self.fleet.names = kept.names | self.fleet.names
+            facts = {"training": kept.training, "round": kept.round, "told": len(kept.told)}
+            self._note("resumed", **facts)
+            log.info(
+                "training %d did not end; it goes on after round %d", *list(facts.values())[:2]
+            )
         self.silent.clear()
         self.status.training = self._count
         self.status.rounds = self.settings.rounds
         self.status.seconds = {}
-        nodes = self.fleet.online()
-        before = self.cohort.registry.current() if self.cohort else None
-        accepted = self._statistics(nodes)
+        self._save()
+        return self._registered()
+
+    def _registered(self) -> Release | None:
+        """Return the version that a killed training had registered already."""
+        version = self._kept.version
+        registry = self.cohort.registry if self.cohort else None
+        if not version or registry is None or version not in registry.versions():
+            return None
+        release = registry.get(version)
+        if registry.pointed() != version:
+            registry.point(version)
+        told = {e.get("version") for e in registry.journal() if e["event"] == "release"}
+        if version not in told:
+            self._note_release(release)
+        self.status.hand_out(release)
+        return release
+
+    def _save(self) -> None:
+        self._kept.names = dict(self.fleet.names)
+        self._kept.save(self.settings.state)
+
+    def _train(self, before: Release | None) -> Release | None:
+        self._joined = []
+        self._nodes = self._ready(self.fleet.online())
+        accepted = self._statistics()
         if self.cohort is None or not accepted:
             log.warning("training %d ends: no node's statistics could be used", self._count)
             return None
-        if not even_if_nothing_new and before is not None and self._nothing_new(before, accepted):
+        if before is not None and not self._kept.anyway and self._nothing_new(before, accepted):
             log.info("nothing new since version %d: no training", before.version)
             return None
-        return self._models(accepted, before)
+        # And who said meanwhile that it is ready.
+        self._nodes = [*accepted, *self._joined]
+        return self._models(before)
+
+    def _ready(self, online: list[int]) -> list[int]:
+        """Return who is ready to take part; all that are there, where nobody is asked."""
+        settings = self.settings
+        if not settings.ready_s:
+            return online
+        self._say("readiness", online)
+        answers = readiness.ask(
+            self.fleet, online, min(settings.ready_s, settings.deadline_s), settings.quorum
+        )
+        name, digest = self._wanted()
+        refused = dict(answers.refused)
+        for node_id, told in sorted(answers.told.items()):
+            why = readiness.unfit(told, name, digest)
+            if why:
+                refused[node_id] = why
+        ready = sorted(node_id for node_id in answers.told if node_id not in refused)
+        self._close("readiness", answers.heard, ready, refused)
+        # Whoever is late is asked as soon as it says that it is ready.
+        self.silent.clear()
+        return ready
+
+    def _wanted(self) -> tuple[str, str]:
+        """Return name and spec digest of the class that is trained; empty: not known yet."""
+        line = self.cohort.registry.line() if self.cohort else None
+        name = self.cohort.registry.asset_class if self.cohort else self.settings.asset_class
+        return name, line.digest if line else ""
 
     def again(self) -> Release | None:
         """Release what the ledgers hold now, without asking anyone; None: that makes no model.
@@ -172,11 +266,10 @@ class Training:
         before = self.open()
         if self.cohort is None or before is None:
             return None
-        return self._models([], before, weights=False)
+        self._nodes = []
+        return self._models(before, weights=False)
 
-    def _models(
-        self, nodes: list[int], before: Release | None, *, weights: bool = True
-    ) -> Release | None:
+    def _models(self, before: Release | None, *, weights: bool = True) -> Release | None:
         cohort = self._cohort()
         line = self._line()
         total = self._total(cohort.statistics.under(line.digest), line.asset_class)
@@ -194,9 +287,9 @@ class Training:
         contributors = {one.node: one.epoch for one in cohort.statistics.under(line.digest).keys}
         private = line.asset_class.privacy is not None
         if (total.basis.n or private) and line.asset_class.rul:
-            line, basis = (line, _plain(total)) if private else self._basis(nodes, line, total)
+            line, basis = (line, _plain(total)) if private else self._basis(line, total)
             arrays |= basis.arrays()
-            arrays |= self._fit(nodes, line, basis, before if weights else None)
+            arrays |= self._fit(line, basis, before if weights else None)
             for key in cohort.ridge.under(_tie(line)).keys:
                 if key.node in self.distrusted:
                     continue
@@ -220,7 +313,7 @@ class Training:
             epochs=contributors,
             lives=lives,
         )
-        return self._release(nodes, manifest, arrays)
+        return self._release(manifest, arrays)
 
     def _total(self, told: Sequence[Contribution], spec: AssetClass) -> Statistics | None:
         """Add up statistics; None: there are none, or too few or too noisy ones."""
@@ -244,30 +337,25 @@ class Training:
             )
         return total
 
-    def _release(self, nodes: list[int], manifest: Manifest, arrays: Arrays) -> Release:
+    def _release(self, manifest: Manifest, arrays: Arrays) -> Release:
         spec = manifest.asset_class
         candidate = Release(manifest, arrays)
         # Until it is measured, the class's first judges.
         first = evaluate.choose(spec, candidate.rul, [])
         candidate = Release(msgspec.structs.replace(manifest, rul_model=first), arrays)
-        measured = self._evaluate(nodes, candidate) if candidate.rul else {}
+        measured = self._evaluate(candidate) if candidate.rul else {}
         self.measured = measured
         rul_model = evaluate.choose(spec, candidate.rul, list(measured.values()))
         metrics = evaluate.summary(measured)
         metrics |= {f"condition/{name}": value for name, value in self.conditions.items()}
         manifest = msgspec.structs.replace(manifest, rul_model=rul_model, metrics=metrics)
         release = Release(manifest, arrays)
-        registry = self._cohort().registry
-        registry.register(release)
-        registry.note(
-            "release",
-            self.now(),
-            version=release.version,
-            rul_model=rul_model,
-            metrics=metrics,
-            contributors=manifest.contributors,
-            why=self.why,
-        )
+        # First that it will be there, then it: a version is neither lost nor made twice.
+        self._kept.version = release.version
+        if self._kept.training:
+            self._save()
+        self._cohort().registry.register(release)
+        self._note_release(release)
         self.status.hand_out(release)
         log.info(
             "version %d of %s, from %d nodes: %s",
@@ -278,32 +366,61 @@ class Training:
         )
         return release
 
+    def _note_release(self, release: Release) -> None:
+        manifest = release.manifest
+        self._note(
+            "release",
+            version=release.version,
+            rul_model=manifest.rul_model,
+            metrics=manifest.metrics,
+            contributors=manifest.contributors,
+            why=self.why,
+        )
+
     # -- the phases -------------------------------------------------------------------------
 
-    def _statistics(self, nodes: list[int]) -> list[int]:
+    def _statistics(self) -> list[int]:
         line = self.cohort.registry.line() if self.cohort else None
-        name = self.cohort.registry.asset_class if self.cohort else self.settings.asset_class
-        request = self._request(STATISTICS, name, line.digest if line else "")
-        heard = self._ask("statistics", nodes, messages.TRAIN, request, {}, tie=request.digest)
-        updates, refused = self._read(heard)
-        if line is None:
-            line = self._elect(updates)
+        name, digest = self._wanted()
+        request = self._request(STATISTICS, name, digest)
+        # Only before a class is pinned are answers held: which one it is, they say together.
+        first: dict[int, Update] = {}
+
+        def against(update: Update) -> list[str]:
+            return [] if line is None else judge(update, request, line.asset_class)
+
+        def use(node_id: int, update: Update) -> None:
             if line is None:
-                self._close("statistics", heard, [], refused)
+                first[node_id] = update
+            else:
+                self._put(self._cohort().statistics, update, line.digest, update.head.node)
+
+        arrivals = Arrivals(self.fleet.names, against, use)
+        told = [n for n in self._nodes if line and self.fleet.names.get(n) in self._kept.told]
+        missing = [n for n in self._nodes if n not in told]
+        heard = self._ask("statistics", missing, messages.TRAIN, request, {}, arrivals, tie=digest)
+        if line is None:
+            line = self._elect(first)
+            if line is None:
+                self._close("statistics", heard, [], arrivals.refused)
                 return []
+            for node_id, update in sorted(first.items()):
+                reasons = judge(update, request, line.asset_class)
+                if reasons:
+                    arrivals.refuse(node_id, "; ".join(reasons))
+                else:
+                    ledger = self._cohort().statistics
+                    self._put(ledger, update, line.digest, update.head.node)
         cohort = self._cohort()
-        accepted = []
-        for node_id, update in updates.items():
-            against = judge(update, request, line.asset_class)
-            if against:
-                refused[node_id] = "; ".join(against)
-                continue
-            accepted.append(node_id)
-            self._put(cohort.statistics, update, line.digest, self.fleet.name(node_id))
         self._fold_late()
+        accepted = sorted({*told, *arrivals.accepted})
+        self._kept.told = [self.fleet.name(node_id) for node_id in accepted]
+        self._save()
         rows = sum(key.rows for key in cohort.statistics.under(line.digest).keys)
         known = len(cohort.statistics.under(line.digest))
-        self._close("statistics", heard, accepted, refused, rows=rows, nodes_in_sum=known)
+        self._close(
+            "statistics", heard, arrivals.accepted, arrivals.refused, rows=rows, nodes_in_sum=known
+        )
         return accepted
 
     def _elect(self, updates: dict[int, Update]) -> Line | None:
@@ -330,7 +447,7 @@ class Training:
         self.status.asset_class = spec.name
         return line
 
-    def _basis(self, nodes: list[int], line: Line, total: Statistics) -> tuple[Line, Basis]:
+    def _basis(self, line: Line, total: Statistics) -> tuple[Line, Basis]:
         cohort = self._cohort()
         models = (model for model in line.asset_class.rul if isinstance(model, Ridge))
         shaped = next((model for model in models if model.shaping), None)
@@ -339,7 +456,7 @@ class Training:
             return line, basis
         basis = Basis.of(total.basis)
         if shaped is not None:
-            basis = replace(basis, shape=self._shape(nodes, line, basis, first_of(shaped)))
+            basis = replace(basis, shape=self._shape(line, basis, first_of(shaped)))
         rows = total.basis.n
         line = cohort.registry.pin(msgspec.structs.replace(line, basis_rows=rows), basis)
         outdated = [] if line.basis_version == 1 else cohort.ridge.nodes_not_under(_tie(line))
@@ -349,80 +466,56 @@ class Training:
         log.info("standardisation %d, from %.0f feature vectors", line.basis_version, rows)
         return line, basis
 
-    def _shape(self, nodes: list[int], line: Line, basis: Basis, first: Ridge) -> Floats | None:
+    def _shape(self, line: Line, basis: Basis, first: Ridge) -> Floats | None:
         """Ask along which directions random features shall look; None: nobody could say.
 
         Of the nodes that answer now: like the standardisation, it is a choice that all share and
         no estimate, so who is away loses nothing by it.
         """
-        told = self._sums(SHAPE, nodes, line, basis.arrays())
-        total = gram_total(told, "first/")
+        with self._sums(SHAPE, line, basis.arrays()) as told:
+            total = gram_total(told, "first/")
         if total is None or not total.n:
             return None
         arrays = {**basis.arrays(), "first/coefficients": total.solve(first.penalty)}
-        return shape_total(self._sums(GRADIENTS, nodes, line, arrays))
+        with self._sums(GRADIENTS, line, arrays) as told:
+            return shape_total(told)
 
+    @contextmanager
     def _sums(
-        self, phase: Literal["shape", "gradients"], nodes: list[int], line: Line, arrays: Arrays
-    ) -> list[Contribution]:
-        """Ask for sums that are used once and not kept; by node, so that order changes no bit."""
-        request = self._request(phase, line.asset_class.name, line.digest)
-        heard = self._ask(phase, nodes, messages.TRAIN, request, arrays, tie="")
-        updates, refused = self._read(heard)
-        told: dict[str, Contribution] = {}
-        accepted = []
-        for node_id, update in updates.items():
-            against = judge(update, request, line.asset_class)
-            if against:
-                refused[node_id] = "; ".join(against)
-                continue
-            accepted.append(node_id)
-            head = update.head
-            told[head.node] = Contribution(Key(head.node, head.epoch, "", head.rows), update.arrays)
-        self._close(phase, heard, accepted, refused)
-        return [told[name] for name in sorted(told)]
+        self, phase: Literal["shape", "gradients"], line: Line, arrays: Arrays
+    ) -> Iterator[Sequence[Contribution]]:
+        """Ask for sums that are used once; by node, so that order changes no bit."""
+        spec = line.asset_class
+        request = self._request(phase, spec.name, line.digest)
+        folder = ledger_folder(self.settings.state, spec.name) / "passing"
+        shutil.rmtree(folder, ignore_errors=True)  # of a training that was killed
+        ledger = Ledger(folder)
 
-    def _fit(self, nodes: list[int], line: Line, basis: Basis, before: Release | None) -> Arrays:
+        def use(_: int, update: Update) -> None:
+            self._put(ledger, update, phase, update.head.node)
+
+        arrivals = Arrivals(self.fleet.names, lambda u: judge(u, request, spec), use)
+        heard = self._ask(phase, self._nodes, messages.TRAIN, request, arrays, arrivals, tie="")
+        self._fold_late()
+        self._close(phase, heard, arrivals.accepted, arrivals.refused)
+        try:
+            yield ledger.under(phase)
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def _fit(self, line: Line, basis: Basis, before: Release | None) -> Arrays:
         cohort, spec = self._cohort(), line.asset_class
         names = [rul_name(model) for model in spec.rul]
         ridge = next((model for model in spec.rul if isinstance(model, Ridge)), None)
         means = any(isinstance(model, Sklearn) for model in spec.rul)
         merger = WeightsMerger(self.settings.strategy, self.fleet.grid)
-        weights = _start(before, line, basis)
-        for round_ in range(1, (self.settings.rounds if means else 1) + 1):
+        weights = self._kept.weights or _start(before, line, basis)
+        rounds = self.settings.rounds if means else 1
+        for round_ in range(self._kept.round + 1, rounds + 1):
             wanted = names if round_ == 1 else [name for name in names if name != "ridge"]
-            request = self._request(FIT, spec.name, line.digest, tuple(wanted), round_)
-            arrays = basis.arrays() | (weights or {})
-            heard = self._ask("fit", nodes, messages.TRAIN, request, arrays, tie=_tie(line))
-            updates, refused = self._read(heard)
-            accepted, replies = [], []
-            for node_id, update in updates.items():
-                against = judge(update, request, spec)
-                if against:
-                    refused[node_id] = "; ".join(against)
-                    continue
-                accepted.append(node_id)
-                name = self.fleet.name(node_id)
-                if "ridge/n" in update.arrays:
-                    self._put(cohort.ridge, update, _tie(line), name)
-                own = {k: a for k, a in update.arrays.items() if k.startswith("sklearn/")}
-                if own and update.head.rows:
-                    replies.append(Weights(name, float(update.head.rows), own))
-            replies, said = balance(replies, weights, self.settings.guard)
-            for line_of_words in said:
-                log.warning("fit round %d: %s", round_, line_of_words)
-            if spec.privacy is not None and len(replies) < spec.privacy.among:
-                if replies:
-                    log.warning(
-                        "fit round %d: weights of %d nodes are not merged, privacy.among is %d",
-                        round_,
-                        len(replies),
-                        spec.privacy.among,
-                    )
-            elif replies:
-                weights = merger.merge(round_, weights, replies) or weights
-            self._fold_late()
-            self._close("fit", heard, accepted, refused, balanced=said)
+            weights = self._fit_round(line, basis, tuple(wanted), round_, weights, merger)
+            self._kept.round, self._kept.weights = round_, weights or {}
+            self._save()
         fitted = dict(weights or {})
         told = self._believed(cohort.ridge.under(_tie(line)), spec, ridge)
         private = spec.privacy
@@ -441,6 +534,49 @@ class Training:
             if ridge.personal:
                 fitted |= total.arrays("fleet/")
         return fitted
+
+    def _fit_round(
+        self,
+        line: Line,
+        basis: Basis,
+        wanted: tuple[str, ...],
+        round_: int,
+        weights: Arrays | None,
+        merger: WeightsMerger,
+    ) -> Arrays | None:
+        """Return the weights after one round; ridge sums go to the ledger as they come."""
+        spec, tie = line.asset_class, _tie(line)
+        request = self._request(FIT, spec.name, line.digest, wanted, round_)
+        told: dict[int, Weights] = {}
+
+        def use(node_id: int, update: Update) -> None:
+            if "ridge/n" in update.arrays:
+                self._put(self._cohort().ridge, update, tie, update.head.node)
+            own = {k: a for k, a in update.arrays.items() if k.startswith("sklearn/")}
+            if own and update.head.rows:
+                told[node_id] = Weights(update.head.node, float(update.head.rows), own)
+
+        arrivals = Arrivals(self.fleet.names, lambda u: judge(u, request, spec), use)
+        arrays = basis.arrays() | (weights or {})
+        self._nodes, self._joined = [*self._nodes, *self._joined], []
+        heard = self._ask("fit", self._nodes, messages.TRAIN, request, arrays, arrivals, tie=tie)
+        in_order = [told[node_id] for node_id in sorted(told)]
+        replies, said = balance(in_order, weights, self.settings.guard)
+        for words in said:
+            log.warning("fit round %d: %s", round_, words)
+        if spec.privacy is not None and len(replies) < spec.privacy.among:
+            if replies:
+                log.warning(
+                    "fit round %d: weights of %d nodes are not merged, privacy.among is %d",
+                    round_,
+                    len(replies),
+                    spec.privacy.among,
+                )
+        elif replies:
+            weights = merger.merge(round_, weights, replies) or weights
+        self._fold_late()
+        self._close("fit", heard, arrivals.accepted, arrivals.refused, balanced=said)
+        return weights
 
     def _believed(
         self, told: Sequence[Contribution], spec: AssetClass, ridge: Ridge | None
@@ -461,48 +597,45 @@ class Training:
             event = word.replace(" ", "_")
             self._cohort().registry.note(event, self.now(), node=name, sums=what, why=why)
 
-    def _evaluate(self, nodes: list[int], candidate: Release) -> dict[str, evaluate.Measured]:
+    def _evaluate(self, candidate: Release) -> dict[str, evaluate.Measured]:
         spec = candidate.manifest.asset_class
         request = self._request(EVALUATE, spec.name, spec.digest())
         arrays: Arrays = {"release": np.frombuffer(candidate.to_bytes(), dtype=np.uint8)}
-        heard = self._ask("evaluate", nodes, messages.EVALUATE, request, arrays, tie="")
-        updates, refused = self._read(heard)
-        measured: dict[str, evaluate.Measured] = {}
-        accepted = []
-        for node_id, update in updates.items():
-            against = judge(update, request, spec)
-            if against:
-                refused[node_id] = "; ".join(against)
-                continue
-            accepted.append(node_id)
-            measured[self.fleet.name(node_id)] = update.head.metrics
-        self._close("evaluate", heard, accepted, refused)
-        return measured
+        told: dict[int, Update] = {}
+        arrivals = Arrivals(self.fleet.names, lambda u: judge(u, request, spec), told.__setitem__)
+        heard = self._ask(
+            "evaluate", self._nodes, messages.EVALUATE, request, arrays, arrivals, tie=""
+        )
+        self._close("evaluate", heard, arrivals.accepted, arrivals.refused)
+        return {told[n].head.node: told[n].head.metrics for n in sorted(told)}
 
     def deploy(self, release: Release, nodes: list[int]) -> set[int]:
         """Hand a release to nodes; returns which of them have it."""
         self._say("deploy", nodes)
-        content = messages.release_content(release.to_bytes())
+        said: dict[str, str] = {}
+
+        def take(node_id: int, answer: RecordDict) -> None:
+            try:
+                words = messages.text_of(answer, "delivered", "delivered")
+            except ContractError as error:
+                words = str(error)
+            said[self.fleet.name(node_id)] = words
+
         heard = self.fleet.ask(
             nodes,
             messages.DEPLOY,
-            content,
-            deadline_s=min(self.settings.deadline_s, HAND_OUT_S),
+            messages.release_content(release.to_bytes()),
+            patience=Patience(min(self.settings.deadline_s, HAND_OUT_S)),
             about="deploy",
+            take=take,
             heard=self._progress,
         )
-        said: dict[str, str] = {}
-        for node_id, answer in heard.answers.items():
-            try:
-                said[self.fleet.name(node_id)] = messages.text_of(answer, "delivered", "delivered")
-            except ContractError as error:
-                said[self.fleet.name(node_id)] = str(error)
         for node_id, reason in heard.failed.items():
             said[self.fleet.name(node_id)] = reason
         if self.status.released is not None:
             self.status.released.delivered |= said
-        self._close("deploy", heard, list(heard.answers), {}, version=release.version, said=said)
-        return set(heard.answers)
+        self._close("deploy", heard, heard.answered, {}, version=release.version, said=said)
+        return set(heard.answered)
 
     # -- what the phases share --------------------------------------------------------------
 
@@ -520,6 +653,7 @@ class Training:
         kind: str,
         request: Request,
         arrays: Arrays,
+        arrivals: Arrivals,
         *,
         tie: str,
     ) -> Heard:
@@ -532,8 +666,9 @@ class Training:
             nodes,
             kind,
             messages.request_content(request, arrays),
-            deadline_s=self.settings.deadline_s,
+            patience=Patience(self.settings.deadline_s, self.settings.quorum),
             about=about,
+            take=arrivals.take,
             heard=self._progress,
         )
 
@@ -546,7 +681,7 @@ class Training:
         self.write()
 
     def _progress(self, heard: Heard) -> None:
-        self.status.answered = [self.fleet.name(node_id) for node_id in heard.answers]
+        self.status.answered = [self.fleet.name(node_id) for node_id in heard.answered]
         self.status.failed = {self.fleet.name(n): reason for n, reason in heard.failed.items()}
         self.write()
 
@@ -557,26 +692,6 @@ class Training:
         self.status.bytes_down = {name(n): size for n, size in self.fleet.bytes_down.items()}
         self.status.write(self.settings.state, self.now())
 
-    def _read(self, heard: Heard) -> tuple[dict[int, Update], dict[int, str]]:
-        """Return the answers that can be read, and why the others cannot."""
-        updates: dict[int, Update] = {}
-        refused: dict[int, str] = {}
-        claimed: dict[str, int] = {}
-        for node_id, content in sorted(heard.answers.items()):
-            try:
-                update = _update(content)
-            except ContractError as error:
-                refused[node_id] = str(error)
-                continue
-            name = update.head.node
-            if name in claimed:
-                refused[node_id] = f"calls itself {name!r} as another node does"
-                continue
-            claimed[name] = node_id
-            self.fleet.names[node_id] = name
-            updates[node_id] = update
-        return updates, refused
-
     def _put(self, ledger: Ledger, update: Update, tie: str, name: str) -> None:
         head = update.head
         arrays = {k: a for k, a in update.arrays.items() if not k.startswith("sklearn/")}
@@ -584,31 +699,49 @@ class Training:
             log.debug("%s: epoch %d is in the ledger already", name, head.epoch)
 
     def _fold_late(self) -> None:
-        """Take sums that came after their phase's deadline into the ledgers."""
-        cohort = self._cohort()
-        line = self._line()
+        """Take in what came after its phase had closed."""
         for late in self.fleet.late():
             self.silent.discard(late.node_id)
-            if late.about == "deploy":
-                continue
-            phase, tie, request = msgspec.json.decode(late.about, type=tuple[str, str, Request])
-            if request.trial != self.trial:
-                continue
-            try:
-                update = _update(late.content)
-            except ContractError:
-                continue
-            if judge(update, request, line.asset_class):
-                continue
-            if phase == STATISTICS:
-                self._put(cohort.statistics, update, line.digest, update.head.node)
-            elif phase == FIT and "ridge/n" in update.arrays and tie == _tie(line):
-                self._put(cohort.ridge, update, tie, update.head.node)
-            else:
-                continue
-            self.fleet.names.setdefault(late.node_id, update.head.node)
-            cohort.registry.note("late", self.now(), node=update.head.node, phase=phase)
-            log.info("%s: its late answer to %s is taken in", update.head.node, phase)
+            if late.about == readiness.ABOUT:
+                self._join_late(late)
+            elif late.about.startswith("["):
+                self._sum_late(late)
+
+    def _join_late(self, late: Late) -> None:
+        """Let a node that says now that it is ready take part from the next phase on."""
+        try:
+            told = readiness.read(self.fleet, late.node_id, late.content)
+        except ContractError:
+            return
+        there = late.node_id in {*self._nodes, *self._joined}
+        if not there and not readiness.unfit(told, *self._wanted()):
+            self._joined.append(late.node_id)
+            self._note("late", node=told.node, phase="readiness")
+
+    def _sum_late(self, late: Late) -> None:
+        cohort, line = self._cohort(), self._line()
+        phase, tie, request = msgspec.json.decode(late.about, type=tuple[str, str, Request])
+        if request.trial != self.trial:
+            return
+        try:
+            update = read_update(late.content)
+        except ContractError:
+            return
+        if judge(update, request, line.asset_class):
+            return
+        if phase == STATISTICS:
+            self._put(cohort.statistics, update, line.digest, update.head.node)
+        elif phase == FIT and "ridge/n" in update.arrays and tie == _tie(line):
+            self._put(cohort.ridge, update, tie, update.head.node)
+        else:
+            return
+        self.fleet.names.setdefault(late.node_id, update.head.node)
+        self._note("late", node=update.head.node, phase=phase)
+        log.info("%s: its late answer to %s is taken in", update.head.node, phase)
+
+    def _note(self, event: str, **facts: object) -> None:
+        if self.cohort is not None:
+            self.cohort.registry.note(event, self.now(), **facts)
 
     def _close(
         self,
@@ -626,7 +759,7 @@ class Training:
             failed[name(node_id)] = f"no answer in {heard.seconds:.0f} s"
         status = self.status
         status.asked = [name(n) for n in heard.asked]
-        status.answered = [name(n) for n in heard.answers]
+        status.answered = [name(n) for n in heard.answered]
         status.accepted = [name(n) for n in accepted]
         status.failed = failed
         label = f"{phase} {status.round}" if status.round and phase == "fit" else phase
@@ -681,16 +814,6 @@ class Training:
         if line is None:
             raise ContractError("nothing is pinned yet")
         return line
-
-
-def _update(content: RecordDict) -> Update:
-    """Read an answer whose node has a name that can be the name of a file."""
-    update = messages.read_update(content)
-    try:
-        check_name(update.head.node, "node")
-    except ValueError as error:
-        raise ContractError(str(error)) from error
-    return update
 
 
 def _tie(line: Line) -> str:

@@ -241,22 +241,36 @@ def test_a_run_from_outside_trains_and_ends(fleet: Fleet) -> None:
     fleet.wait(lambda s: s.phase == "serving" and s.released and s.released.version == 3)
 
 
-def test_a_killed_superlink_is_started_again_and_the_nodes_come_back(fleet: Fleet) -> None:
-    before = fleet.status().run
+def test_a_superlink_killed_in_mid_round_loses_no_version_and_makes_none_twice(
+    fleet: Fleet,
+) -> None:
+    before = fleet.wait(lambda s: s.phase == "serving" and s.online == 2).run
+    subprocess.run(
+        [program("runout-server"), "round", "--config", str(fleet.config)],
+        check=True,
+        capture_output=True,
+    )
+    fleet.wait(lambda s: s.phase == "fit" and s.released and s.released.version == 3)
     os.kill(int((fleet.state / "superlink.pid").read_text()), signal.SIGKILL)
-    seen = fleet.wait(lambda s: s.run != before and s.phase == "serving" and s.online >= 2)
+    # The nodes come back by themselves, and the training goes on where it was.
+    seen = fleet.wait(
+        lambda s: s.run != before and s.released and s.released.version == 4 and s.online >= 2
+    )
     assert seen.released is not None
-    assert seen.released.version == 3
     assert "SuperLink ended; starting again" in fleet.said()
+    (resumed,) = fleet.events("resumed")
+    assert resumed["told"] == 2
+    assert [e["version"] for e in fleet.events("release")] == [1, 2, 3, 4]
+    assert fleet.events("release")[-1]["why"] == "a person asked for it"
 
 
 def test_what_judged_before_is_handed_out_again(fleet: Fleet) -> None:
     fleet.wait(lambda s: s.phase == "serving" and s.online == 2)
     command = [program("runout-server"), "models", "rollback", "--config", str(fleet.config)]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
-    assert "version 2: handed out as version 4" in done.stdout
+    assert "version 3: handed out as version 5" in done.stdout
     seen = fleet.wait(
-        lambda s: s.released and s.released.version == 4 and len(s.released.delivered) == 2
+        lambda s: s.released and s.released.version == 5 and len(s.released.delivered) == 2
     )
     assert seen.released is not None
     assert set(seen.released.delivered.values()) == {"delivered"}
