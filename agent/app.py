@@ -352,6 +352,7 @@ class Engine:
         for asset in self.pipeline.assets.values():
             if asset.group.spec.rul:
                 self.store.trim(asset.name, asset.life, asset.group.spec.max_life_rows)
+        self.deployment.checkpointed()
         self.store.checkpoint(*self.pipeline.arrays())
 
     def status(self, *, online: bool, problem: str = "") -> NodeStatus:

@@ -30,6 +30,8 @@ from contract.release import Release, load_model
 
 log = logging.getLogger("runout.rollout")
 
+MOST_STARTS = 5
+"""Starts in a row that end before a checkpoint, while a release is watched: it is taken for why."""
 RECENT = 128
 """Vectors of a class that are remembered for a release to be tried on before anything else."""
 
@@ -345,7 +347,7 @@ class Deployment:
         at_ns = self._store.clock()
         if standing.phase == "watch":
             if live == standing.digest:
-                self._try(name, group, standing, self._before(standing, name))
+                self._watch_on(name, group, standing, at_ns)
                 return
             problem = standing.count.problem(self._trial_config)
             found = Verdict(name, standing.version, standing.digest, promoted=False, reason=problem)
@@ -372,6 +374,25 @@ class Deployment:
             return
         standing.phase = "shadow"
         self._try(name, group, standing, release)
+
+    def _watch_on(self, name: str, group: Group, standing: Standing, at_ns: int) -> None:
+        """Go on watching; an agent that ends again and again may end of what judges."""
+        standing.starts += 1
+        self._store.set_meta(*standing.meta)
+        self._try(name, group, standing, self._before(standing, name))
+        if standing.starts > MOST_STARTS:
+            problem = (
+                f"the agent has ended {MOST_STARTS} times since, each time before a checkpoint"
+            )
+            found = Verdict(name, standing.version, standing.digest, promoted=False, reason=problem)
+            self._back(found, at_ns)
+
+    def checkpointed(self) -> None:
+        """Take note that the agent has come as far as a checkpoint."""
+        for standing in self._standing.values():
+            if standing.starts:
+                standing.starts = 0
+                self._store.note(*standing.meta)
 
     def _record(self, at_ns: int, verdict: Verdict, word: Word, metas: dict[str, str]) -> None:
         self._store.note_rollout(

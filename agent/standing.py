@@ -28,6 +28,7 @@ class Standing(msgspec.Struct):
         reason: what the gate found.
         errors: of remaining life on held-out lives: the release's, and of what judged before.
         count: what has come of it so far.
+        starts: of the agent, while it is watched, that did not come as far as a checkpoint.
     """
 
     asset_class: str
@@ -39,6 +40,7 @@ class Standing(msgspec.Struct):
     reason: str
     errors: Errors | None
     count: Count
+    starts: int = 0
 
     @property
     def meta(self) -> tuple[str, str]:

@@ -30,7 +30,7 @@ QUEUE = 256
 ASSETS = 64
 """Of a class, that are judged beside; of more the first that were heard of."""
 PAUSE_S = 0.02
-"""Of one pause, after which no further vector is begun."""
+"""Of one pause, in this thread's work, after which no further vector is begun."""
 FEWEST = 50
 """Vectors below which no share is held against another."""
 ALONE = 0.5
@@ -252,7 +252,7 @@ class Trial:
         bench: the one of the two that does not judge.
         count: to go on from.
         judges: whether it is the release that judges.
-        clock: seconds.
+        clock: seconds of this thread's work: what others do meanwhile is not the release's time.
     """
 
     def __init__(
@@ -261,7 +261,7 @@ class Trial:
         count: Count,
         *,
         judges: bool,
-        clock: Callable[[], float] = time.perf_counter,
+        clock: Callable[[], float] = time.thread_time,
     ) -> None:
         self._bench = bench
         self.count = count
@@ -278,25 +278,21 @@ class Trial:
                 return
             self._assets.add(one.asset)
         if len(self._queue) >= QUEUE:
-            self._leave_out([one])
+            self.count.left_out += 1
+            self._gaps.add(one.asset)
             return
         if one.asset in self._gaps:
             self._gaps.discard(one.asset)
             one = one._replace(gap=True)
         self._queue.append(one)
 
-    def _leave_out(self, some: Iterable[Seen]) -> None:
-        for one in some:
-            self.count.left_out += 1
-            self._gaps.add(one.asset)
-
     def work(self) -> None:
-        """Judge what waits, for as long as a pause may be."""
+        """Judge what waits, one vector at least, for as long as a pause may be."""
         until = self._clock() + PAUSE_S
-        while self._queue and self._clock() < until:
+        while self._queue:
             self._take(self._queue.popleft())
-        self._leave_out(self._queue)
-        self._queue.clear()
+            if self._clock() >= until:
+                return  # the others wait for the next
 
     def _take(self, one: Seen) -> None:
         count = self.count
