@@ -83,7 +83,9 @@ class Deployment:
         if judged.z is None or judged.score is None:
             return
         alarm = judged.score >= 1.0 or asset.alert.active
-        seen = Seen(asset.name, asset.life, t_ns, judged.z, x, judged.score, rul_h, alarm)
+        # Copies: a row would keep all the rows that came with it in memory.
+        z, x = judged.z.copy(), x.copy()
+        seen = Seen(asset.name, asset.life, t_ns, z, x, judged.score, rul_h, alarm)
         name = asset.group.spec.name
         self._recent[name].append(seen)
         trial = self._trials.get(name)
