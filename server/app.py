@@ -136,6 +136,7 @@ class Server:
         config = self._config
         config.folder.mkdir(parents=True, exist_ok=True)
         npz.write(config.folder / "guard.json", msgspec.json.encode(config.guard))
+        npz.write(config.folder / "waves.json", msgspec.json.encode(config.waves))
         bundle.write(config.folder / "app")
         superlink.write_connection(config)
         processes.adopt_orphans()
