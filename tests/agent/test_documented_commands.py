@@ -59,7 +59,6 @@ BY_ANOTHER_TEST = {
 """What a command begins with, and how the name of the test begins that runs the like."""
 
 NOT_RUN = {
-    r"make test$": "it runs this",
     r"python3 -m venv .* && .*pip install \.$": "as deploy/venv.sh does before any test",
     r"sudo apt install ": "changes this machine",
     r"sudo nano ": "a person edits",
