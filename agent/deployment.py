@@ -16,6 +16,7 @@ import msgspec
 from agent.asset import Asset
 from agent.batch import Swap
 from agent.config import AgentConfig
+from agent.gate import Gate
 from agent.group import Group
 from agent.health import Judged
 from agent.personal import personal
@@ -23,7 +24,7 @@ from agent.pipeline import Pipeline
 from agent.rollout import Errors, Rollout, Verdict, refused_before, shadow_path
 from agent.standing import Standing, Word, offered, standing_of
 from agent.store import Store
-from agent.trial import Seen, Trial, bench_of, tried_on
+from agent.trial import Seen, Trial, bench_of
 from contract.arrays import Floats
 from contract.errors import ContractError
 from contract.release import Release, load_model
@@ -60,6 +61,7 @@ class Deployment:
         self._store = store
         self._pipeline = pipeline
         self._rollout = rollout
+        self._gate = Gate(config, store, rollout)
         self._swap = swap
         self._recent: dict[str, deque[Seen]] = {
             name: deque(maxlen=RECENT) for name in pipeline.groups
@@ -132,7 +134,7 @@ class Deployment:
         refused = refused_before(self._store.database.db, release.digest)
         if refused and release.manifest.restores is None:
             return self._reject(path, found._replace(reason=refused), at_ns)
-        reason, errors, problem = self._gate(release, group)
+        reason, errors, problem = self._gate.check(release, group, self._recent[found.asset_class])
         if problem:
             return self._reject(path, found._replace(reason=problem), at_ns, errors)
         self._end_trial(group, f"version {release.version} came", at_ns)
@@ -140,28 +142,6 @@ class Deployment:
         if self._trial_config.shadow and not again and group.judge() is not None:
             return self._begin_shadow(release, group, errors, reason, at_ns)
         return self._promote(release, group, errors, reason, at_ns)
-
-    def _gate(self, release: Release, group: Group) -> tuple[str, Errors | None, str]:
-        """Return what was found, errors on held-out lives, and why it must not judge, if so."""
-        again = release.manifest.restores
-        training = self._store.training(group.spec)
-        own = personal(release, self._config.name, training)
-        config = self._trial_config
-        count = tried_on(bench_of(group, release, own), self._recent[group.spec.name], config)
-        problem = count.problem(config)
-        if problem and (count.broken or again is None):
-            return "", None, problem
-        heldout = self._store.heldout(group.spec)
-        errors = self._rollout.errors(release, own, group, heldout)
-        if again is None and (problem := self._rollout.too_wrong(errors)):
-            return "", errors, problem
-        reason = self._rollout.evidence(errors, heldout)
-        if count.vectors:
-            reason += f"; {count.in_words()}"
-        if again is not None:
-            restored = again or "none: this device's own models judge"
-            reason = f"restores version {restored}; {reason}"
-        return reason, errors, ""
 
     def _reject(
         self, path: Path, found: Verdict, at_ns: int, errors: Errors | None = None
@@ -223,6 +203,10 @@ class Deployment:
                 }.items():
                     self._store.note(key, value)
             return None
+        problem = self._gate.by_lives(group, trial.bench, standing)
+        if problem:
+            verdict = verdict._replace(reason=problem)
+            return self._refuse(group, verdict, at_ns) if shadow else self._back(verdict, at_ns)
         reason = f"{standing.reason}; beside it: {count.in_words()}"
         if not shadow:
             kept = verdict._replace(promoted=True, reason=count.in_words())
@@ -304,6 +288,7 @@ class Deployment:
         standing = self._standing[name]
         self._before(standing, name)
         # Why, before it happens: after a kill between the two it is known.
+        standing.problem = verdict.reason
         self._store.set_meta(*standing.meta)
         self._swap(Swap(name, standing.before_version, standing.before_digest))
         self._rolled_back(verdict, standing, at_ns)
@@ -351,7 +336,7 @@ class Deployment:
             if live == standing.digest:
                 self._watch_on(name, group, standing, at_ns)
                 return
-            problem = standing.count.problem(self._trial_config)
+            problem = standing.problem
             found = Verdict(name, standing.version, standing.digest, promoted=False, reason=problem)
             if problem and live == standing.before_digest:
                 # Rolled back, and killed before that was in the store.

@@ -302,6 +302,28 @@ def test_a_machine_that_fails_while_a_release_is_watched_is_not_held_against_it(
     assert one.offered.alarms == pytest.approx(one.offered.alarms_before, abs=0.1)
 
 
+@pytest.mark.parametrize("shadow", [0, 60])
+def test_lives_that_end_while_a_release_is_on_trial_speak_in_the_end(
+    shadow: int, plant: Callable[..., Plant], configure: Configure, device: Open
+) -> None:
+    bad = worse(trained(plant().config), version=1)
+    trial = TrialConfig(shadow=shadow, watch=60, alarms_more=1.0)
+    young = device(configure("young", learning=Learning(trial=trial)))
+    young.live("pump-1", np.random.default_rng(1).normal(size=(40, 2)) * 0.1 + [5.0, 40.0])
+    deliver(young.config.state, bad)
+    (verdict,) = young.engine.consider_releases(1)
+    assert "fleet's evidence" in verdict.reason
+    for n in range(2, 8):
+        young.wear_out(f"pump-{n}", n)
+    verdicts = []
+    while not verdicts:  # as many pauses as this machine needs
+        verdicts = young.engine.consider_releases(2)
+    assert "error on held-out lives" in verdicts[0].reason
+    assert young.engine.status(online=True).live == {"pump": 0}
+    row = young.engine.store.database.rows("SELECT verdict FROM rollout ORDER BY id")[-1]
+    assert row == (("rejected",) if shadow else ("rolled back",))
+
+
 def test_an_agent_that_ends_again_and_again_while_it_is_watched_takes_it_back(
     plant: Callable[..., Plant],
 ) -> None:
@@ -344,7 +366,7 @@ def seen(asset: str, *, score: float = 0.1) -> Seen:
 
 def test_what_waits_for_a_pause_is_bounded_and_the_rest_is_counted(configure: Configure) -> None:
     ticks = iter(range(100_000))
-    bench = Bench(configure().asset_class[0], lambda: None, None)
+    bench = Bench(configure().asset_class[0], lambda: None, lambda: None)
     trial = Trial(bench, Count(), judges=False, clock=lambda: next(ticks) * 1e-5)
     for i in range(4 * QUEUE):
         trial.put(seen(f"pump-{i % (2 * ASSETS)}"))
