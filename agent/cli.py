@@ -3,13 +3,9 @@
 import argparse
 import logging
 import os
-import platform
-import shlex
-import shutil
 import signal
 import sys
 from pathlib import Path
-from typing import NoReturn
 
 from agent.evidence import options as evidence
 from agent.files import options
@@ -103,7 +99,10 @@ def _parser() -> argparse.ArgumentParser:
     node = command(
         "node",
         _node,
-        "Join the federation: run Flower's SuperNode for this agent, until SIGINT or SIGTERM.",
+        "Join the federation: run runout-node for this agent, until SIGINT or SIGTERM.",
+    )
+    node.add_argument(
+        "--stock", action="store_true", help="run Flower's own SuperNode in place of it"
     )
     node.add_argument("--print", action="store_true", help="print the command in place of it")
     return parser
@@ -113,12 +112,13 @@ def _run(arguments: argparse.Namespace) -> int:
     # One thread of linear algebra: the vectors are short, the other cores are others'.
     for name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"):
         os.environ.setdefault(name, "1")
-    _give_memory_back()
     from agent.app import run
     from agent.config import load
     from agent.intake import Intake
     from agent.log import set_up
+    from agent.memory import give_back
 
+    give_back()
     config = load(arguments.config, arguments.set)
     set_up(logging.DEBUG if arguments.verbose else logging.INFO)
     intake = Intake(config.limits.intake, round(config.limits.intake_mb * 1e6))
@@ -135,17 +135,6 @@ def _run(arguments: argparse.Namespace) -> int:
     )
     run(config, lambda: bool(stopping), intake)
     return 0
-
-
-def _give_memory_back() -> None:
-    """Let large arrays go back to the system at once: glibc by default learns to keep them."""
-    if platform.libc_ver()[0] == "glibc":
-        import ctypes
-
-        m_mmap_threshold, m_arena_max = -3, -8  # malloc.h
-        libc = ctypes.CDLL(None)
-        libc.mallopt(m_mmap_threshold, 256 * 1024)
-        libc.mallopt(m_arena_max, 1)  # one heap for all threads: they take turns anyway
 
 
 def _check(arguments: argparse.Namespace) -> int:
@@ -206,9 +195,10 @@ def _replay(arguments: argparse.Namespace) -> int:
     # As for run: one thread of linear algebra, and memory that goes back.
     for name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"):
         os.environ.setdefault(name, "1")
-    _give_memory_back()
+    from agent.memory import give_back
     from agent.replay import command
 
+    give_back()
     return command(arguments)
 
 
@@ -270,53 +260,9 @@ def _join(arguments: argparse.Namespace) -> int:
 
 
 def _node(arguments: argparse.Namespace) -> int:
-    from agent.config import load
-    from contract.config import is_loopback
+    from agent.supernode import node
 
-    config = load(arguments.config, arguments.set)
-    federation = config.federation
-    command = ["flower-supernode", "--superlink", federation.superlink]
-    if federation.ca:
-        command += ["--root-certificates", federation.ca]
-    elif is_loopback(federation.superlink.rpartition(":")[0].strip("[]")):
-        command += ["--insecure"]
-    else:
-        raise RunoutError(
-            f"{arguments.config}: federation.superlink {federation.superlink!r} is beyond "
-            "loopback: give federation.ca"
-        )
-    if federation.key:
-        command += ["--auth-supernode-private-key", federation.key]
-    state = config.state.resolve()
-    command += ["--port", str(federation.port or _free_port())]
-    command += ["--node-config", f'node="{config.name}" state="{state}"']
-    if not arguments.print:
-        _become(command, state)
-    print(shlex.join(command))
-    return 0
-
-
-def _become(command: list[str], state: Path) -> NoReturn:
-    """Let a program take this one's place."""
-    beside = Path(sys.executable).with_name(command[0])
-    program = str(beside) if beside.exists() else shutil.which(command[0])
-    if program is None:
-        raise RunoutError("flower-supernode is not installed: pip install flwr")
-    # The node's own processes look for each other on PATH.
-    os.environ["PATH"] = f"{Path(program).parent}{os.pathsep}{os.environ.get('PATH', '')}"
-    os.environ |= {"FLWR_TELEMETRY_ENABLED": "0", "FLWR_DISABLE_UPDATE_CHECK": "1"}
-    os.environ.setdefault("FLWR_HOME", str(state / "flwr"))
-    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-    sys.stdout.flush()
-    os.execv(program, command)  # noqa: S606  # a fixed program, no shell
-
-
-def _free_port() -> int:
-    import socket
-
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    return node(arguments)
 
 
 if __name__ == "__main__":

@@ -52,6 +52,12 @@ def _built_ns() -> int:
     return Path(__file__).stat().st_mtime_ns
 
 
+def right_since(state: Path) -> float:
+    """Return a time (seconds since 1970) that has been: this program and the store are of it."""
+    stamps = [path.stat().st_mtime for path in state.glob("store.db*")]
+    return max(_built_ns() / 1e9, *stamps) if stamps else _built_ns() / 1e9
+
+
 class DeviceClock:
     """Holds the device's clock against what arrives; of the main thread alone.
 

@@ -326,7 +326,10 @@ class Federation(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         superlink: ``host:port`` of Flower's SuperLink.
         ca: PEM file of the authority that signed the server's certificate; needed beyond loopback.
         key: this node's private key, where the server asks for one.
-        port: on loopback, for the node's own processes; 0: a free one.
+        poll_s: a node asks the server whether there is anything to do at least this often, and at
+            most twice as often.
+        poll_busy_s: it asks again after so long when there was, and then ever more slowly.
+        port: on loopback, for the processes of Flower's own node (``--stock``); 0: a free one.
         release_key: PEM file of the fleet's public key: no release but those it has signed judges
             here; empty: whoever may lay a file into the state folder is trusted.
         over_mqtt: take releases from the broker, too; needs ``release_key``.
@@ -335,6 +338,8 @@ class Federation(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     superlink: str = "127.0.0.1:9092"
     ca: str = ""
     key: str = ""
+    poll_s: Annotated[float, msgspec.Meta(ge=1, le=3600)] = 30.0
+    poll_busy_s: Annotated[float, msgspec.Meta(ge=0.2, le=3600)] = 1.0
     port: Annotated[int, msgspec.Meta(ge=0, le=65535)] = 0
     release_key: str = ""
     over_mqtt: bool = False

@@ -81,6 +81,9 @@ class Demo:
             # A demonstration may lose what it has when the power goes.
             "keep.power_loss_safe": "false",
             "federation.superlink": f"127.0.0.1:{self.flower}",
+            # Four nodes on one machine: nobody's server is spared by waiting.
+            "federation.poll_s": 1.0,
+            "federation.poll_busy_s": 0.3,
         }
         changed = [f"{key}={value}" for key, value in changes.items()]
         sets = [word for change in (*self.plan.settings, *changed) for word in ("--set", change)]

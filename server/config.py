@@ -72,8 +72,8 @@ class ServerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         min_nodes: a training waits until that many are there.
         deadline_s: a phase ends here, with those who answered.
         interval_s: from one training to the next.
-        ask_s: from one time that nodes are asked whether they wish for one sooner; 0: never. The
-            stock SuperNode starts a process for each question.
+        ask_s: from one time that nodes are asked whether they wish for one sooner; 0: never.
+            Flower's own SuperNode starts a process for each question.
         new_lives: finished lives, more than the newest version has learnt, that make one due;
             0: they do not.
         ready_s: nodes are asked before a training whether they are ready, and take part if they

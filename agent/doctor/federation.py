@@ -24,9 +24,9 @@ def server(config: AgentConfig) -> Finding:
     federation = config.federation
     if federation == Federation():
         return ok("fleet", "none is configured")
-    beside = Path(sys.executable).with_name("flower-supernode")
-    if not beside.exists() and shutil.which("flower-supernode") is None:
-        return warning("fleet", "flower-supernode is not installed", "pip install flwr")
+    beside = Path(sys.executable).with_name("runout-node")
+    if not beside.exists() and shutil.which("runout-node") is None:
+        return warning("fleet", "runout-node is not installed", "install Runout anew")
     host, _, number = federation.superlink.rpartition(":")
     host = host.strip("[]")
     if not number.isdecimal() or not host:
@@ -49,7 +49,10 @@ def server(config: AgentConfig) -> Finding:
 
 
 def bundle(config: AgentConfig) -> Finding:
-    """Check that the app which the fleet's server sends is of this program's version."""
+    """Check that the app which the server sent to Flower's own node is of this program's version.
+
+    ``runout-node`` takes none: its app is this program's.
+    """
     try:
         mine = importlib.metadata.version("runout")
     except importlib.metadata.PackageNotFoundError:
@@ -59,7 +62,7 @@ def bundle(config: AgentConfig) -> Finding:
         key=lambda path: path.stat().st_mtime,
     )
     if not apps:
-        return ok("fleet app", f"none came yet; this is version {mine}")
+        return ok("fleet app", f"none from the server: this is version {mine}")
     # publisher.name.version.digest
     theirs = ".".join(apps[-1].name.split(".")[2:-1])
     if theirs != mine:

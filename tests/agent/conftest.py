@@ -162,6 +162,8 @@ class AgentProcess:
         for setting in settings:
             command += ["--set", setting]
         self._command = command
+        self.words = command[2:]
+        """What names its configuration, to other commands."""
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> "AgentProcess":
