@@ -69,6 +69,8 @@ class Deployment:
         self._standing: dict[str, Standing] = {}
         self._trials: dict[str, Trial] = {}
         self._counted: dict[str, int] = {}
+        self._waiting: dict[str, str] = {}
+        """Files that wait until a watch has ended: of which class each is."""
         self._no_room: set[str] = set()
         """Files that the disk had no room for, and it was said."""
         for name, group in pipeline.groups.items():
@@ -103,8 +105,14 @@ class Deployment:
     # -- the gate -----------------------------------------------------------------------------
 
     def _consider(self, path: Path, at_ns: int) -> Verdict | None:
+        standing = self._standing.get(self._waiting.get(path.name, ""))
+        if standing is not None and standing.phase == "watch":
+            return None  # as when it was first looked at
+        self._waiting.pop(path.name, None)
         try:
             verdict = self._judge(path, at_ns)
+            if verdict is None:
+                return None
             # Only now: a kill before this finds the release in the inbox once more.
             path.unlink()
         except OSError as error:
@@ -119,7 +127,7 @@ class Deployment:
         self._no_room.discard(path.name)
         return verdict
 
-    def _judge(self, path: Path, at_ns: int) -> Verdict:
+    def _judge(self, path: Path, at_ns: int) -> Verdict | None:
         found = self._rollout.examine(path)
         release = found.release
         group = None if release is None else self._pipeline.groups.get(found.asset_class)
@@ -134,12 +142,16 @@ class Deployment:
         refused = refused_before(self._store.database.db, release.digest)
         if refused and release.manifest.restores is None:
             return self._reject(path, found._replace(reason=refused), at_ns)
+        again = release.manifest.restores is not None
+        beside = self._trial_config.shadow > 0 and not again and group.judge() is not None
+        if beside and standing is not None and standing.phase == "watch":
+            # One after the other: a shadow beside what is watched would leave nobody to watch.
+            self._waiting[path.name] = found.asset_class
+            return None
         reason, errors, problem = self._gate.check(release, group, self._recent[found.asset_class])
         if problem:
             return self._reject(path, found._replace(reason=problem), at_ns, errors)
-        self._end_trial(group, f"version {release.version} came", at_ns)
-        again = release.manifest.restores is not None
-        if self._trial_config.shadow and not again and group.judge() is not None:
+        if beside:
             return self._begin_shadow(release, group, errors, reason, at_ns)
         return self._promote(release, group, errors, reason, at_ns)
 
@@ -160,6 +172,7 @@ class Deployment:
     ) -> Verdict:
         name, live = group.spec.name, group.release
         release.save(shadow_path(self._config.state, name))
+        self._supersede(group, release, at_ns)
         before = Swap(name, group.version, live.digest if live else "")
         standing = standing_of("shadow", release, before, errors, reason)
         verdict = Verdict(name, release.version, release.digest, promoted=False, reason=reason)
@@ -245,7 +258,12 @@ class Deployment:
     ) -> Verdict:
         name, live = group.spec.name, group.release
         before = Swap(name, group.version, live.digest if live else "")
+        standing = self._standing.get(name)
+        if standing is not None and standing.phase == "watch":
+            # What judges has not come through its watch: back to what had.
+            before = Swap(name, standing.before_version, standing.before_digest)
         self._rollout.lay(release)
+        self._supersede(group, release, at_ns)
         # What judged before, while that is known: after a kill it can come back all the same.
         standing = standing_of("swap", release, before, errors, reason)
         self._store.set_meta(*standing.meta)
@@ -303,17 +321,16 @@ class Deployment:
         told = offered(said, "rolled back", settled=True, standing=standing)
         self._record(at_ns, said, "rolled back", {f"trial/{name}": "", **told})
 
-    def _end_trial(self, group: Group, why: str, at_ns: int) -> None:
-        """End what is under way: another release has come."""
+    def _supersede(self, group: Group, release: Release, at_ns: int) -> None:
+        """End what is under way with another release than this."""
         name = group.spec.name
         standing = self._standing.get(name)
         self._drop(name)
-        if standing is None:
+        if standing is None or standing.digest == release.digest or standing.phase != "shadow":
             return
-        if standing.phase == "shadow":
-            verdict = Verdict(name, standing.version, standing.digest, promoted=False, reason=why)
-            self._record(at_ns, verdict, "superseded", {f"trial/{name}": ""})
-            shadow_path(self._config.state, name).unlink(missing_ok=True)
+        why = f"version {release.version} came"
+        verdict = Verdict(name, standing.version, standing.digest, promoted=False, reason=why)
+        self._record(at_ns, verdict, "superseded", {f"trial/{name}": ""})
 
     def _drop(self, name: str) -> None:
         self._trials.pop(name, None)

@@ -99,7 +99,7 @@ class Wave(msgspec.Struct):
     def in_short(self) -> str:
         """Return how far it has come, in words."""
         many = f"{len(self.members)} devices"
-        return f"wave {self.number}, {self.state}, {many}" if self.under_way else "waves done"
+        return f"wave {self.number}, {self.state}, {many}" if self.state != "done" else ""
 
     def of(self, number: int) -> list[str]:
         """Return the devices that came with a wave."""

@@ -173,6 +173,41 @@ def test_a_newer_release_takes_the_place_of_one_on_trial(plant: Callable[..., Pl
     assert one.journal == [(1, "shadow"), (1, "superseded"), (2, "shadow"), (2, "promoted")]
 
 
+def test_a_release_waits_while_the_one_before_it_is_watched(plant: Callable[..., Plant]) -> None:
+    one = plant(shadow=20, watch=60)
+    one.healthy(40)
+    one.offer(trained(one.config))
+    one.pause()
+    one.run(20)
+    assert one.live == 1
+    one.offer(trained(one.config, version=2))
+    one.run(50)
+    assert one.journal == [(1, "shadow"), (1, "promoted")]
+    one.run(30)
+    assert one.journal[2:] == [(1, "kept"), (2, "shadow"), (2, "promoted")]
+
+
+def test_what_has_not_come_through_its_watch_is_nothing_to_go_back_to(
+    plant: Callable[..., Plant],
+) -> None:
+    one = plant(watch=200)
+    one.healthy(40)
+    good = trained(one.config)
+    one.offer(good)
+    one.pause()
+    one.again()
+    one.offer(trained(one.config, version=2))
+    one.pause()
+    one.again()
+    one.offer(alarming(good, version=3))
+    one.pause()
+    assert one.live == 3
+    one.run(60)
+    # 1 and 2 were promoted one after the other, and nobody knows of either yet.
+    assert one.live == 0
+    assert one.journal[-1] == (3, "rolled back")
+
+
 def test_hours_of_the_data_count_too(plant: Callable[..., Plant]) -> None:
     one = plant(shadow=10, shadow_h=100.0, watch=0)
     one.healthy(40)
@@ -248,12 +283,13 @@ def test_a_shadow_that_would_do_harm_never_judges(
 def test_one_that_does_harm_once_it_judges_is_taken_back(
     bad: Callable[..., Release], first: bool, plant: Callable[..., Plant]
 ) -> None:
-    one = plant()
+    one = plant(watch=60)
     one.healthy(40)
     good = trained(one.config)
     if not first:
         one.offer(good)
         one.pause()
+        one.run(60)
     one.again()
     harm = bad(good, version=2)
     one.offer(harm)

@@ -20,6 +20,10 @@ from contract.spec import AssetClass, Channel
 from contract.update import Offered
 from server import cli, wave
 from server.config import load
+from server.fleet.federation import Federation
+from server.fleet.page.gate import Session
+from server.fleet.page.layout import Visit
+from server.fleet.page.rounds import rounds
 from server.guard import Limits
 from server.registry import Line, Registry
 from server.rounds import Fleet
@@ -375,6 +379,12 @@ def test_a_mistake_in_the_waves_names_the_key(text: str, words: str, tmp_path: P
         load(path)
 
 
+def page_of(site: Site) -> str:
+    """Return the page that shows the federation."""
+    visit = Visit(Session("s", 0, allowed=True), "t", "", site.clock.s, (), asks=False, said="")
+    return rounds(visit, Federation(site.state))
+
+
 # -- by hand ---------------------------------------------------------------------------------------
 
 
@@ -391,6 +401,7 @@ def test_a_person_sees_holds_continues_and_stops_a_release(
 
     one.serve(lambda: bool(one.registry.versions()) and bool(one.wave.told))
     assert "version 1: wave 0, watched" in command("wave")
+    assert "wave 0, watched, 1 devices" in page_of(one)
     command("wave", "--hold")
     one.serve(lambda: one.wave.state == "held")
     one.serve_for(30.0)
@@ -408,5 +419,7 @@ def test_a_person_sees_holds_continues_and_stops_a_release(
     history = command("history")
     assert "a person stopped it" in history
     assert "restores each device's own models" in history
+    assert "stopped: a person stopped it" in page_of(one)
+    assert "restores each device&#x27;s own models" in page_of(one)
     assert cli.main(["models", "wave", "--go", "--config", str(path)]) == 2
     assert "no release is on its way" in capsys.readouterr().err
