@@ -7,6 +7,7 @@ a kill at any instant the step is finished or begun anew, and meanwhile the last
 """
 
 import logging
+import shutil
 from collections import deque
 from collections.abc import Callable
 from pathlib import Path
@@ -108,6 +109,8 @@ class Deployment:
         standing = self._standing.get(self._waiting.get(path.name, ""))
         if standing is not None and standing.phase == "watch":
             return None  # as when it was first looked at
+        if path.name in self._no_room and not _room_for(path):
+            return None
         self._waiting.pop(path.name, None)
         try:
             verdict = self._judge(path, at_ns)
@@ -409,3 +412,11 @@ class Deployment:
             metas=metas,
         )
         log.info("release %s", word, extra={"version": verdict.version, "reason": verdict.reason})
+
+
+def _room_for(path: Path) -> bool:
+    """Return whether there is room for a copy of a file beside it."""
+    try:
+        return shutil.disk_usage(path.parent).free > path.stat().st_size
+    except OSError:
+        return False

@@ -131,6 +131,21 @@ def on_the_way(folder: Path, version: int) -> bool:
     return wave is not None and wave.version == version and wave.under_way
 
 
+def for_all(folder: Path, pointed: int | None) -> int | None:
+    """Return the version that stands for the whole fleet.
+
+    While the newest is on its way that is the one before it, where there is one.
+
+    Args:
+        folder: of the class in the registry.
+        pointed: the version that is handed out; None: none is.
+    """
+    if pointed is None or not on_the_way(folder, pointed):
+        return pointed
+    found = read(folder)
+    return found.before if found is not None and found.before else pointed
+
+
 def order(sites: Mapping[str, str], seed: int, digest: str) -> list[str]:
     """Return devices in the order in which they get a release: of each site one, in turn.
 

@@ -363,6 +363,23 @@ def test_what_a_wave_waits_for() -> None:
     assert not wave.waited_for(wave_of(4, told(), told()), policy, 60.0)
 
 
+def test_until_it_has_come_to_all_the_version_before_it_stands_for_the_fleet(
+    tmp_path: Path,
+) -> None:
+    assert wave.for_all(tmp_path, 2) == 2
+    found = wave_of(3)
+    found.save(tmp_path)
+    assert wave.for_all(tmp_path, 2) == 1
+    assert wave.for_all(tmp_path, 3) == 3
+    found.before = 0  # the first: before it there is none
+    found.save(tmp_path)
+    assert wave.for_all(tmp_path, 2) == 2
+    found.state = "done"
+    found.save(tmp_path)
+    assert wave.for_all(tmp_path, 2) == 2
+    assert wave.for_all(tmp_path, None) is None
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [
