@@ -6,7 +6,6 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -17,6 +16,7 @@ from agent.batch import GONE, Batch, Rejected, Swap
 from agent.clock import DeviceClock
 from agent.config import AgentConfig
 from agent.database import RETRY_S
+from agent.deployment import Deployment
 from agent.evidence.custody import Custody
 from agent.facts import Facts, FactsFile
 from agent.intake import Arrival, Intake
@@ -96,7 +96,9 @@ class Engine:
             release = self.pipeline.groups[spec.name].release
             live = f"{release.version} {release.digest}" if release else "0"
             self.store.set_meta(f"live/{spec.name}", live)  # the store or the state may be new
+        self.store.set_meta("site", config.node.site)
         self.store.commit()
+        self.deployment = Deployment(config, self.store, self.pipeline, self.rollout, self.swap)
 
     def _layout(self) -> Layout | None:
         return Layout.read(self.store.meta("layout", ""))
@@ -331,22 +333,8 @@ class Engine:
             self.process(Batch([], [], facts=facts))
 
     def consider_releases(self, at_ns: int) -> list[Verdict]:
-        """Judge what lies in the inbox, and promote what is good."""
-        return [self._consider(path, at_ns) for path in self.rollout.waiting()]
-
-    def _consider(self, path: Path, at_ns: int) -> Verdict:
-        groups = self.pipeline.groups
-        verdict = self.rollout.consider(path, groups, self.store.heldout, self.store.training)
-        if verdict.promoted:
-            self.swap(Swap(verdict.asset_class, verdict.version, verdict.digest))
-        # Only now: a kill before this finds the release in the inbox once more.
-        path.unlink()
-        word = "promoted" if verdict.promoted else "rejected"
-        self.store.note_rollout(
-            at_ns, verdict.asset_class, verdict.version, verdict.digest, word, verdict.reason
-        )
-        log.info("release %s", word, extra={"version": verdict.version, "reason": verdict.reason})
-        return verdict
+        """Go on with releases on trial, and judge what lies in the inbox."""
+        return self.deployment.consider(at_ns)
 
     def checkpoint(self) -> None:
         """Write the state, as of the last commit."""
@@ -364,6 +352,7 @@ class Engine:
         for asset in self.pipeline.assets.values():
             if asset.group.spec.rul:
                 self.store.trim(asset.name, asset.life, asset.group.spec.max_life_rows)
+        self.deployment.checkpointed()
         self.store.checkpoint(*self.pipeline.arrays())
 
     def status(self, *, online: bool, problem: str = "") -> NodeStatus:

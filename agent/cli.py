@@ -73,6 +73,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     status = command("status", _status, "Show what the agent knows; it may be running or not.")
     status.add_argument("--json", action="store_true", help="one JSON object, for programs")
+    history = command("history", _history, "Show which models judged when, and why.")
+    history.add_argument("--json", action="store_true", help="a JSON object a line, for programs")
     options.add(command("replay", _replay, "Run recorded files through the agent's pipeline."))
     training.train(command("train", _train, training.TRAIN))
     training.select(command("select", _select, training.SELECT))
@@ -177,6 +179,15 @@ def _status(arguments: argparse.Namespace) -> int:
 
     seen = read(load(arguments.config, arguments.set))
     print(as_json(seen) if arguments.json else as_text(seen))
+    return 0
+
+
+def _history(arguments: argparse.Namespace) -> int:
+    from agent.config import load
+    from agent.history import as_json, as_text, read
+
+    found = read(load(arguments.config, arguments.set))
+    print(as_json(found) if arguments.json else as_text(found))
     return 0
 
 

@@ -264,6 +264,31 @@ class Bounds(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     cases: Count = 5
 
 
+class TrialConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How a release is tried here, before it judges and for a while after.
+
+    Attributes:
+        shadow: feature vectors that it judges beside what judges now before it may take its place;
+            0: it takes it at once.
+        shadow_h: hours of the data's own time that it does so at least.
+        watch: vectors for which what judged before it goes on beside it, to take its place again;
+            0: it does not.
+        watch_h: hours of the data's own time that it does so at least.
+        alarms: a release may put so many times the share of vectors into alarm that the other
+            does ...
+        alarms_more: ... and this share of all vectors more.
+        latency_ms: it may take so long for a vector at most.
+    """
+
+    shadow: Annotated[int, msgspec.Meta(ge=0)] = 0
+    shadow_h: Annotated[float, msgspec.Meta(ge=0)] = 0.0
+    watch: Annotated[int, msgspec.Meta(ge=0)] = 500
+    watch_h: Annotated[float, msgspec.Meta(ge=0)] = 0.0
+    alarms: Annotated[float, msgspec.Meta(ge=1)] = 2.0
+    alarms_more: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.1
+    latency_ms: Positive = 50.0
+
+
 class Learning(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How this device learns alone, and when it trusts a release.
 
@@ -272,11 +297,13 @@ class Learning(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         tolerance: a release is promoted if its error on this device's held-out lives is at most
             ``1 + tolerance`` times the error of what judges now.
         bounds: beyond which retraining is asked for.
+        trial: of a release.
     """
 
     sklearn: bool = False
     tolerance: Annotated[float, msgspec.Meta(ge=0)] = 0.1
     bounds: Bounds = Bounds()
+    trial: TrialConfig = TrialConfig()
 
 
 class Report(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

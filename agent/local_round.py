@@ -38,6 +38,7 @@ from contract.update import (
     SHAPE,
     STATISTICS,
     ClassReadiness,
+    Offered,
     Readiness,
     Request,
     Update,
@@ -129,10 +130,17 @@ def readiness(state: Path) -> Readiness:
                 lives.get(0, 0),
                 lives.get(1, 0),
                 known.get(spec.name, Quality()),
+                _offered(db, spec.name),
             )
+        site = db.execute("SELECT value FROM meta WHERE key = 'site'").fetchone()
     finally:
         db.close()
-    return Readiness(VERSION, node, epoch, classes)
+    return Readiness(VERSION, node, epoch, classes, "" if site is None else site[0])
+
+
+def _offered(db: sqlite3.Connection, asset_class: str) -> Offered | None:
+    row = db.execute("SELECT value FROM meta WHERE key = ?", (f"offered/{asset_class}",)).fetchone()
+    return None if row is None else msgspec.json.decode(row[0], type=Offered)
 
 
 def _spec(db: sqlite3.Connection, request: Request) -> AssetClass:

@@ -128,6 +128,8 @@ class Pipeline:
         """This device's clock, when the newest message came."""
         self.look: Callable[[Run, int], None] | None = None
         """Called with each vector that is reported, by its place in a run; it changes nothing."""
+        self.beside: Callable[[Asset, health.Judged, int, Floats, float | None], None] | None = None
+        """Called with each vector that was judged, its time and hours left; it changes nothing."""
         self.findings: list[Finding | Ended] = []
         """Verdicts and ends of lives of the newest batch, to be kept with it."""
 
@@ -277,6 +279,8 @@ class Pipeline:
             # By what was judged now alone: an old score, told again, is no evidence.
             change = asset.alert.push(t_ns, judged.score, rul_h, asset.life)
             self._record(asset, judged, judged.score, t_ns, change)
+            if self.beside is not None:
+                self.beside(asset, judged, t_ns, run.X[k], rul_h)
         else:
             change = asset.alert.expire(t_ns)
         if not due and not change:

@@ -1,27 +1,28 @@
-"""Releases on the device: laid into an inbox by the node, tested and promoted by the agent.
+"""Releases on the device: laid into an inbox by the node, and what they must be to be tried.
 
-``models/inbox`` new releases · ``models/releases`` those that judge or have judged ·
-``models/rejected`` those that were refused.
+``models/inbox`` new releases · ``models/shadow`` those on trial · ``models/releases`` those that
+judge or have judged · ``models/rejected`` those that were refused.
 """
 
+import contextlib
 import logging
 import shutil
 import sqlite3
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
 
 from agent.batch import Swap
 from agent.config import AgentConfig
 from agent.group import Group
 from agent.labels import Life
-from agent.personal import Personal, personal
+from agent.personal import Personal
 from agent.prognosis import error_h
 from agent.store import open_readonly
 from contract import load_model
 from contract.errors import ContractError
 from contract.release import Release
-from contract.spec import AssetClass
 
 if TYPE_CHECKING:
     from agent.signature import Trusted
@@ -38,6 +39,7 @@ class Verdict(NamedTuple):
         digest: of it.
         promoted: whether it judges now.
         reason: in words.
+        release: that was read, while it is tried.
     """
 
     asset_class: str
@@ -45,6 +47,11 @@ class Verdict(NamedTuple):
     digest: str
     promoted: bool
     reason: str
+    release: Release | None = None
+
+
+Errors = tuple[float, float | None]
+"""Of remaining life on held-out lives, in hours: of a release, and of what judges or judged."""
 
 
 def folders(state: Path) -> tuple[Path, Path, Path]:
@@ -55,24 +62,57 @@ def folders(state: Path) -> tuple[Path, Path, Path]:
     return made  # type: ignore[return-value]  # three
 
 
+def shadow_path(state: Path, asset_class: str) -> Path:
+    """Return where the release of a class lies that is on trial."""
+    folder = state / "models" / "shadow"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder / f"{asset_class}.npz"
+
+
 def deliver(state: Path, release: Release) -> str:
     """Lay a release into the inbox of the agent with this state folder.
 
     Returns:
-        ``delivered``, or ``already live`` if it judges there already.
+        ``delivered``, ``already live`` if it judges there already, ``on trial``, or why it was
+        refused there before.
+
+    Raises:
+        ContractError: there is no agent here, or no room.
     """
+    name = release.manifest.asset_class.name
     db = open_readonly(state)
     try:
-        live = db.execute(
-            "SELECT value FROM meta WHERE key = ?", (f"live/{release.manifest.asset_class.name}",)
-        ).fetchone()
+        refused = refused_before(db, release.digest)
+        on_trial = db.execute("SELECT value FROM meta WHERE key = ?", (f"trial/{name}",)).fetchone()
+        live = db.execute("SELECT value FROM meta WHERE key = ?", (f"live/{name}",)).fetchone()
     finally:
         db.close()
     if live is not None and live[0].partition(" ")[2] == release.digest:
         return "already live"
+    if refused and release.manifest.restores is None:
+        return refused
+    if on_trial is not None and f'"{release.digest}"' in on_trial[0]:
+        return "on trial"
     inbox, _, _ = folders(state)
-    release.save(inbox / file_name(release.manifest.asset_class.name, release.version))
+    path = inbox / file_name(name, release.version)
+    try:
+        release.save(path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            path.with_name(path.name + ".part").unlink(missing_ok=True)
+        raise ContractError(f"{path}: cannot be laid down ({error.strerror})") from error
     return "delivered"
+
+
+def refused_before(db: sqlite3.Connection, digest: str) -> str:
+    """Return why a release is not tried once more on a device; empty: it may be."""
+    rows = db.execute(
+        "SELECT verdict, reason FROM rollout WHERE digest = ? ORDER BY id DESC LIMIT 2", (digest,)
+    ).fetchall()
+    words = [word for word, _ in rows]
+    if words[:1] == ["rolled back"] or words == ["rejected", "shadow"]:
+        return f"refused here before: {rows[0][1]}"
+    return ""
 
 
 def file_name(asset_class: str, version: int) -> str:
@@ -109,65 +149,36 @@ class Rollout:
         """Return the releases in the inbox."""
         return sorted(self._inbox.glob("*.npz"))
 
-    def consider(
-        self,
-        path: Path,
-        groups: dict[str, Group],
-        heldout_of: Callable[[AssetClass], list[Life]],
-        training_of: Callable[[AssetClass], list[Life]],
-    ) -> Verdict:
-        """Read and judge one release; a copy is kept where it belongs."""
+    def examine(self, path: Path) -> Verdict:
+        """Read a release of the inbox: is it whole, signed, and for this device?
+
+        Returns:
+            with the release in it, or why it must not even be tried.
+        """
         try:
             release = load_model(path)
         except ContractError as error:
-            self._reject(path)
             return Verdict("", 0, "", promoted=False, reason=str(error))
-        name, version = release.manifest.asset_class.name, release.version
-        unsigned = "" if self._trusted is None else self._trusted.problem(release)
-        if unsigned:
-            self._reject(path)
-            return Verdict(name, version, release.digest, promoted=False, reason=unsigned)
         # By what it says it is, not by the name of its file.
-        heldout: list[Life] = []
-        errors: tuple[float, float | None] | None = None
-        group = groups.get(name)
-        if group is not None and release.manifest.asset_class.digest() == group.spec.digest():
-            heldout = heldout_of(group.spec)
-            own = personal(release, self._config.name, training_of(group.spec))
-            errors = self._errors(release, own, group, heldout)
-        problem = self._problem(release, groups.get(name), errors)
+        spec = release.manifest.asset_class
+        found = Verdict(spec.name, release.version, release.digest, promoted=False, reason="")
+        problem = "" if self._trusted is None else self._trusted.problem(release)
+        own = next((one for one in self._config.asset_class if one.name == spec.name), None)
         if problem:
-            self._reject(path)
-            return Verdict(name, version, release.digest, promoted=False, reason=problem)
-        release.save(self._releases / file_name(name, version))
-        self._kept = {release.digest: release}
-        reason = self._evidence(errors, heldout)
-        if release.manifest.restores is not None:
-            again = release.manifest.restores or "none: this device's own models judge"
-            reason = f"restores version {again}; {reason}"
-        return Verdict(name, version, release.digest, promoted=True, reason=reason)
-
-    def _problem(
-        self, release: Release, group: Group | None, errors: tuple[float, float | None] | None
-    ) -> str:
-        manifest = release.manifest
-        if group is None:
-            return f"this device has no asset class {manifest.asset_class.name!r}"
-        if manifest.asset_class.digest() != group.spec.digest():
-            return (
-                "trained for other channels, features or models than this device is configured for"
+            return found._replace(reason=problem)
+        if own is None:
+            return found._replace(reason=f"this device has no asset class {spec.name!r}")
+        if spec.digest() != own.digest():
+            return found._replace(
+                reason="trained for other channels, features or models than this device is "
+                "configured for"
             )
-        if errors is None or manifest.restores is not None:
-            return ""
-        candidate, live = errors
-        if live is not None and candidate > live * (1 + self._config.learning.tolerance):
-            return f"error on held-out lives {candidate:.1f} h, what judges now {live:.1f} h"
-        return ""
+        return found._replace(release=release)
 
-    def _errors(
+    def errors(
         self, release: Release, own: Personal | None, group: Group, heldout: list[Life]
-    ) -> tuple[float, float | None] | None:
-        """Return the errors of candidate and of what judges now, where both can be known."""
+    ) -> Errors | None:
+        """Return the errors of a release and of what judges now, where both can be known."""
         candidate = release.rul.get(release.manifest.rul_model)
         if own is not None:
             candidate = own.model  # as it will judge here
@@ -177,15 +188,42 @@ class Rollout:
             return None
         return new, None if judging is None else error_h(judging[1], heldout)
 
-    def _evidence(self, errors: tuple[float, float | None] | None, heldout: list[Life]) -> str:
+    def too_wrong(self, errors: Errors | None) -> str:
+        """Return why a release errs too much to judge; empty: it does not, as far as is known."""
+        if errors is None:
+            return ""
+        candidate, live = errors
+        # No number is greater than another: what is none must not pass.
+        bound = None if live is None else live * (1 + self._config.learning.tolerance)
+        if bound is not None and not candidate <= bound:
+            return f"error on held-out lives {candidate:.1f} h, what judges now {live:.1f} h"
+        if not np.isfinite(candidate):
+            return "it makes no number of held-out lives"
+        return ""
+
+    def evidence(self, errors: Errors | None, heldout: list[Life]) -> str:
+        """Return what held-out lives say, in words."""
         if errors is None:
             return "no held-out lives on this device yet: taken on the fleet's evidence"
         candidate, live = errors
         before = "nothing before" if live is None else f"{live:.1f} h before"
         return f"error on {len(heldout)} held-out lives {candidate:.1f} h, {before}"
 
-    def _reject(self, path: Path) -> None:
-        shutil.copyfile(path, self._rejected / path.name)
+    def lay(self, release: Release) -> None:
+        """Keep a release where those lie that judge; raises ``OSError`` if there is no room."""
+        name = file_name(release.manifest.asset_class.name, release.version)
+        release.save(self._releases / name)
+        self._kept = {release.digest: release}
+
+    def set_aside(self, path: Path, version: int | None = None) -> None:
+        """Keep a copy of what was refused, if there is room; ``version`` in its name, if told."""
+        name = path.name if version is None else file_name(path.stem, version)
+        try:
+            shutil.copyfile(path, self._rejected / name)
+        except OSError as error:
+            log.warning("no copy of a refused release", extra={"error": str(error)})
+            with contextlib.suppress(OSError):
+                (self._rejected / name).unlink(missing_ok=True)
 
 
 def live_version(db: sqlite3.Connection, asset_class: str) -> int:

@@ -17,9 +17,10 @@ import logging
 import os
 import sqlite3
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import msgspec
@@ -47,6 +48,8 @@ NOTE_NS = 5_000_000_000
 
 REPLAYED = 16
 """Batches of a replay that share a transaction."""
+
+_NOTHING: Mapping[str, str] = MappingProxyType({})
 
 Result = tuple[str, str, bytes]
 """Asset, kind, JSON."""
@@ -447,10 +450,20 @@ class Store:
         self.note("sent", str(sent))
 
     def note_rollout(
-        self, at_ns: int, asset_class: str, version: int, digest: str, verdict: str, reason: str
+        self,
+        at_ns: int,
+        asset_class: str,
+        version: int,
+        digest: str,
+        verdict: str,
+        reason: str,
+        *,
+        metas: Mapping[str, str] = _NOTHING,
     ) -> None:
-        """Write down what became of a release."""
+        """Write down what became of a release, and small facts with it."""
         self.begin()
+        for key, value in metas.items():
+            self._put(key, value)
         self._solid = True
         self.database.do(
             "INSERT INTO rollout (at_ns, asset_class, version, digest, verdict, reason) "

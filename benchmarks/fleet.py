@@ -1,58 +1,54 @@
-"""Updates of thousands of nodes: taken in, believed and merged; memory, time, two levels.
+"""Updates of thousands of nodes: taken in, believed and merged; memory, time, two levels, Flower.
 
-    python -m benchmarks.fleet [--nodes 10000]
+    python -m benchmarks.fleet [--nodes 10000] [--devices 1000]
 
 Virtual nodes tell ridge sums of their own rows (linear and 40 random features over 24). The server
 takes each into its ledger as it comes, judges all by its guard and by each other, and adds them up,
 reading one at a time; beside it, what holding all of them and stacking their matrices takes. Then
-the same in two levels: regional totals are contributions to a parent. Linux.
+whole trainings: the server's own process with as many nodes, and virtual devices in Flower's
+simulation engine (``runout[simulation]``: Ray). Then two levels: regional totals are contributions
+to a parent. Last, what polling costs SuperLink (``benchmarks.polls``). Linux.
 """
 
 import argparse
+import importlib.util
 import json
 import math
+import os
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
 import numpy as np
+from flwr.app import Context
+from flwr.serverapp import Grid
 
+from benchmarks import polls
 from benchmarks.throughput import memory_mb
+from benchmarks.virtual import FEATURES, MODEL, SEED, SPEC, VirtualGrid, answer, client_app
 from contract import VERSION
 from contract.arrays import Arrays, Floats
-from contract.model_spec import Ridge
 from contract.models.ridge import Basis, GramSums
-from contract.spec import AssetClass, Channel
-from contract.update import FIT, Request, Update, UpdateHead
+from contract.update import FIT, Request, Update
 from server.guard import Limits, judge
 from server.merge import Contribution, Key, Ledger, gram_total
+from server.rounds import Fleet
+from server.status import Status
+from server.training import Settings, Training
 from server.trust import trusted
 
-FEATURES = 24
-MODEL = Ridge(random=40)
-SPEC = AssetClass(
-    "pump",
-    tuple(Channel(f"c{i:02d}", "1") for i in range(FEATURES)),
-    stats=("last",),
-    rul=(MODEL,),
-)
 LIMITS = Limits()
 REGIONS = 20
-SEED = 1
 
 
 def update_of(number: int) -> Update:
-    """Return what a virtual node tells: sums of 50 rows of the fleet's line, and noise."""
-    rng = np.random.default_rng((SEED, number))
-    Z = rng.normal(size=(50, FEATURES))
-    y = np.clip(60.0 + 12.0 * Z[:, 0] - 5.0 * Z[:, 1] + 4.0 * rng.normal(size=50), 0.0, 125.0)
-    basis = Basis(np.zeros(FEATURES), np.ones(FEATURES))
-    sums = GramSums.of_rows(basis, MODEL, [(Z, y, np.ones(50))])
-    head = UpdateHead(VERSION, FIT, SPEC, f"node-{number:05d}", 1, 50, 1, 0, 0, {})
-    return Update(head, sums.arrays("ridge/"))
+    """Return what a virtual node tells: sums of its rows, under no standardisation."""
+    basis = Basis(np.zeros(FEATURES), np.ones(FEATURES)).arrays()
+    return answer(number, Request(VERSION, FIT, SPEC.name, SPEC.digest(), 1, ("ridge",)), basis)
 
 
 def merged(nodes: int, folder: Path) -> dict[str, object]:
@@ -89,7 +85,7 @@ def merged(nodes: int, folder: Path) -> dict[str, object]:
     }
 
 
-def naive(nodes: int) -> dict[str, object]:
+def naive(nodes: int, _: Path) -> dict[str, object]:
     """Hold all updates, stack their matrices, add; return what it took. In a process of its own."""
     held = [GramSums.from_arrays(update_of(number).arrays, "ridge/") for number in range(nodes)]
     began = time.perf_counter()
@@ -126,6 +122,65 @@ def two_levels(nodes: int, folder: Path) -> Floats:
     return whole.solve(MODEL.penalty)
 
 
+def training_of(grid: Grid, state: Path) -> Training:
+    """Return a training on such a fleet, as the server runs it."""
+    settings = Settings(
+        state=state,
+        asset_class="",
+        rounds=1,
+        min_nodes=1,
+        deadline_s=3600.0,
+        interval_s=3600.0,
+        strategy="fedavg",
+        serve=False,
+        guard=LIMITS,
+    )
+    return Training(settings, Fleet(grid), Status())
+
+
+def served(nodes: int, folder: Path) -> dict[str, object]:
+    """Run a whole training with nodes that answer at once; what it takes the server's process."""
+    training = training_of(VirtualGrid(nodes), folder)
+    rest = memory_mb(_own(), "VmRSS")
+    began = time.perf_counter()
+    release = training.run()
+    if release is None or len(release.manifest.contributors) != nodes:
+        raise SystemExit(f"the training brought nothing: {training.status.failed}")
+    up = sum(training.fleet.bytes_up.values())
+    return {
+        "seconds": time.perf_counter() - began,
+        "rest_mb": rest,
+        "peak_mb": memory_mb(_own(), "VmHWM"),
+        "up_mb": up / 1e6,
+        "down_mb": sum(training.fleet.bytes_down.values()) / 1e6,
+    }
+
+
+def simulated(nodes: int, folder: Path) -> dict[str, object]:
+    """Run a whole training in Flower's simulation engine; in a process of its own."""
+    # Here, not above: they are an extra.
+    from flwr.serverapp import ServerApp  # noqa: PLC0415
+    from flwr.simulation import run_simulation  # noqa: PLC0415
+
+    app = ServerApp()
+    found: dict[str, object] = {}
+
+    @app.main()
+    def main(grid: Grid, _: Context) -> None:
+        training = training_of(grid, folder)
+        began = time.perf_counter()
+        release = training.run()
+        if release is None or len(release.manifest.contributors) != nodes:
+            raise SystemExit(f"the training brought nothing: {training.status.failed}")
+        seconds = training.status.seconds
+        found["seconds"] = time.perf_counter() - began
+        # Ray starts its workers with the first question, which is left out.
+        found["clients_per_s"] = 2 * nodes / (seconds["fit 1"] + seconds["evaluate"])
+
+    run_simulation(app, client_app, nodes, backend_config={"client_resources": {"num_cpus": 1}})
+    return found
+
+
 def _own() -> int:
     return int(Path("/proc/self").readlink().name)
 
@@ -137,6 +192,8 @@ def _apart(part: str, nodes: int, folder: Path) -> dict[str, object]:
             *(sys.executable, "-m", "benchmarks.fleet", "--part", part),
             *("--nodes", str(nodes), "--folder", str(folder)),
         ],
+        env=os.environ | {"FLWR_TELEMETRY_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"},
+        stderr=subprocess.DEVNULL if part == "simulated" else None,
         stdout=subprocess.PIPE,
         check=True,
         text=True,
@@ -144,26 +201,60 @@ def _apart(part: str, nodes: int, folder: Path) -> dict[str, object]:
     return msgspec.json.decode(done.stdout.splitlines()[-1], type=dict[str, object])
 
 
+PARTS: dict[str, Callable[[int, Path], dict[str, object]]] = {
+    "merged": merged,
+    "naive": naive,
+    "served": served,
+    "simulated": simulated,
+}
+
+
 def _number(told: dict[str, object], name: str) -> float:
     value = told[name]
     return float(value) if isinstance(value, int | float) else math.nan
+
+
+def _served_table(counts: list[int]) -> dict[str, object]:
+    """Print what a whole training takes, by nodes."""
+    print("\na whole training (statistics, sums, evaluation), nodes that answer at once")
+    columns = ["nodes", "s", "peak, MB", "up, kB each", "down, kB each"]
+    print("".join(f"{text:>14}" for text in columns))
+    peak_mb = 0.0
+    for nodes in counts:
+        with tempfile.TemporaryDirectory(prefix="runout-bench-") as name:
+            told = _apart("served", nodes, Path(name))
+        cells = [_number(told, "seconds"), _number(told, "peak_mb")]
+        cells += [_number(told, "up_mb") * 1e3 / nodes, _number(told, "down_mb") * 1e3 / nodes]
+        print(f"{nodes:14,}" + "".join(f"{cell:14.1f}" for cell in cells), flush=True)
+        peak_mb = round(_number(told, "peak_mb"), 1)
+
+    return {"server_rss_mb": peak_mb}
+
+
+def _simulated_line(devices: int) -> float | None:
+    """Print how Flower's simulation engine does; returns clients a second."""
+    if importlib.util.find_spec("ray") is None:
+        print("\nFlower's simulation engine is not there: pip install 'runout[simulation]'")
+        return None
+    with tempfile.TemporaryDirectory(prefix="runout-bench-") as name:
+        told = _apart("simulated", devices, Path(name))
+    print(
+        f"\n{devices:,} virtual devices in Flower's simulation engine: a training "
+        f"in {_number(told, 'seconds'):.0f} s, {_number(told, 'clients_per_s'):.0f} clients/s"
+    )
+    return round(_number(told, "clients_per_s"), 1)
 
 
 def main() -> None:
     """Run the command."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--nodes", type=int, default=10_000)
-    parser.add_argument("--part", choices=["merged", "naive"], help=argparse.SUPPRESS)
+    parser.add_argument("--devices", type=int, default=1000, help="in Flower's simulation engine")
+    parser.add_argument("--part", choices=sorted(PARTS), help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.part:
-        folder = arguments.folder
-        found = (
-            merged(arguments.nodes, folder)
-            if arguments.part == "merged"
-            else naive(arguments.nodes)
-        )
-        print(json.dumps(found))
+        print(json.dumps(PARTS[arguments.part](arguments.nodes, arguments.folder)))
         return
     counts = sorted(
         {max(arguments.nodes // 100, 8), max(arguments.nodes // 10, 8), arguments.nodes}
@@ -198,7 +289,14 @@ def main() -> None:
         regional = two_levels(counts[-1], Path(name))
     gap = float(np.abs(regional - flat).max())
     print(f"\ntwo levels, {REGIONS} regions: coefficients {gap:.1e} apart from the flat total's")
-    print(json.dumps({**last, "two_level_gap": gap}))
+    last["two_level_gap"] = gap
+
+    last |= _served_table(counts)
+    last["simulated_clients_per_s"] = _simulated_line(arguments.devices)
+    print("\npolls of nodes that wait")
+    found = polls.measure(seconds=10.0, registered=200)
+    last["polls_per_s_at_half_core"] = found["polls_per_s_at_half_core"]
+    print(json.dumps(last))
 
 
 if __name__ == "__main__":

@@ -136,7 +136,7 @@ class Bench:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.port = _free_port()
+        self.port = free_port()
         self.cores = Cores()
 
     @contextlib.contextmanager
@@ -353,7 +353,8 @@ def memory_mb(pid: int, key: str) -> float:
     raise SystemExit(f"/proc/{pid}/status says nothing of {key}")
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """Return a port on loopback that nobody listens on."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

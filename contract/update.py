@@ -45,6 +45,40 @@ class Request(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defa
     trial: AssetClass | None = None
 
 
+class Offered(msgspec.Struct, frozen=True, omit_defaults=True):
+    """How the newest release that was offered to a device fares there.
+
+    Shares are of the feature vectors that it and what judged before it have both judged.
+
+    Attributes:
+        version: of it.
+        digest: of it.
+        verdict: ``shadow`` (it judges beside), ``promoted``, ``rejected`` or ``rolled back``.
+        settled: nothing more comes of it by itself.
+        reason: in words.
+        vectors: that both have judged.
+        alarms: share of these that it puts into alarm.
+        alarms_before: that what judged before puts into alarm.
+        disagree: on which only one of the two does.
+        latency_ms: mean time that it takes for a vector; None: not measured.
+        error_h: of remaining life on the device's held-out lives; None: there are none.
+        error_before_h: the same of what judged before.
+    """
+
+    version: int
+    digest: str
+    verdict: str
+    settled: bool
+    reason: str
+    vectors: int = 0
+    alarms: float | None = None
+    alarms_before: float | None = None
+    disagree: float | None = None
+    latency_ms: float | None = None
+    error_h: float | None = None
+    error_before_h: float | None = None
+
+
 class ClassReadiness(msgspec.Struct, frozen=True):
     """What a node could bring to a round, of one asset class.
 
@@ -54,6 +88,7 @@ class ClassReadiness(msgspec.Struct, frozen=True):
         lives: finished lives that may be learnt from.
         heldout: kept aside.
         quality: of its alerts; ``retrain`` says that it asks for a round, and why.
+        offered: the newest release that was offered; None: none was, or the node does not say.
     """
 
     digest: str
@@ -61,6 +96,7 @@ class ClassReadiness(msgspec.Struct, frozen=True):
     lives: int
     heldout: int
     quality: Quality
+    offered: Offered | None = None
 
 
 class Readiness(msgspec.Struct, frozen=True):
@@ -71,12 +107,14 @@ class Readiness(msgspec.Struct, frozen=True):
         node: its name.
         epoch: journal position.
         classes: by name.
+        site: where it is; empty: it does not say.
     """
 
     contract: int
     node: str
     epoch: int
     classes: dict[str, ClassReadiness]
+    site: str = ""
 
 
 class UpdateHead(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

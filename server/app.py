@@ -36,7 +36,7 @@ class _Serving(msgspec.Struct):
     run: str
 
 
-class _Proxy:
+class Proxy:
     """The process before SuperLink, where there is one; started again if it ends."""
 
     def __init__(self, config: ServerConfig, tell: Callable[[str], None]) -> None:
@@ -44,6 +44,11 @@ class _Proxy:
         self._tell = tell
         self._process: subprocess.Popen[bytes] | None = None
         self._again_s = 0.0
+
+    @property
+    def pid(self) -> int | None:
+        """Return the process, where there is one."""
+        return None if self._process is None else self._process.pid
 
     def start(self) -> None:
         """Start it, unless it runs."""
@@ -118,7 +123,7 @@ class Server:
         self._tell = tell
         self._once = once
         self._stop = threading.Event()
-        self._proxy = _Proxy(config, tell)
+        self._proxy = Proxy(config, tell)
         self._broadcast_s = self._let_in_s = 0.0
         self._follower = _Follower(config.folder / status.LOG)
 
@@ -131,6 +136,7 @@ class Server:
         config = self._config
         config.folder.mkdir(parents=True, exist_ok=True)
         npz.write(config.folder / "guard.json", msgspec.json.encode(config.guard))
+        npz.write(config.folder / "waves.json", msgspec.json.encode(config.waves))
         bundle.write(config.folder / "app")
         superlink.write_connection(config)
         processes.adopt_orphans()

@@ -15,6 +15,7 @@ from contract import npz, topics
 from contract.errors import ContractError, RunoutError
 from server.fleet.config import Mqtt
 from server.registry import Registry, cohorts
+from server.wave import on_the_way
 
 TOLD = "broadcast.json"
 """In the state folder: which version of each class the broker holds."""
@@ -39,6 +40,8 @@ def publish(state: Path, broker: Mqtt, *, anew: bool = False) -> dict[str, int]:
         version = registry.pointed()
         if version is None or known.get(name) == version:
             continue
+        if on_the_way(registry.folder, version):
+            continue  # for the devices of its waves alone, as yet
         try:
             news[name] = version, registry.get(version).to_bytes()
         except ContractError:

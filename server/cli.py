@@ -1,6 +1,7 @@
 """The command ``runout-server``: run, check, round, select, models, service and more."""
 
 import argparse
+import importlib
 import signal
 import sys
 import time
@@ -130,9 +131,11 @@ def _add_models(command: _Command) -> None:
     )
     actions = models.add_subparsers(metavar="ACTION")
 
-    def action(name: str, do: str, text: str, *names: str) -> argparse.ArgumentParser:
+    def action(
+        name: str, do: str, text: str, *names: str, module: str = "models_command"
+    ) -> argparse.ArgumentParser:
         sub = actions.add_parser(name, help=text, description=text)
-        sub.set_defaults(do=_models(do))
+        sub.set_defaults(do=_models(do, module))
         # Where people write it; before the action it is taken, too.
         sub.add_argument("--config", type=Path, default=argparse.SUPPRESS, metavar="FILE")
         for one in names:
@@ -149,6 +152,16 @@ def _add_models(command: _Command) -> None:
     back.add_argument(
         "--to", type=int, metavar="VERSION", help="this one; 0: each device's own models"
     )
+    waves = "waves_command"
+    way = action("wave", "show", "How far the newest version has come, by device.", module=waves)
+    ask = way.add_mutually_exclusive_group()
+    for flag, text in (
+        ("go", "open the next wave now, or go on after --hold"),
+        ("hold", "open none until --go"),
+        ("stop", "stop it, and hand out again what was before"),
+    ):
+        ask.add_argument(f"--{flag}", dest="ask", action="store_const", const=flag, help=text)
+    action("history", "history", "Which version was handed out when, and to whom.", module=waves)
     out = action("withdraw", "withdraw", "Take a node out of the sums, and release the result.")
     out.add_argument("node", help="its name")
 
@@ -225,6 +238,9 @@ def _check(arguments: argparse.Namespace) -> int:
         f"  training   with {config.min_nodes} nodes or more, {config.rounds} rounds by "
         f"{config.strategy}, again after {config.interval_s:.0f} s"
     )
+    shares = ", ".join(f"{share:.0%}" for share in config.waves.shares)
+    waves = f"{config.waves.canary} devices, then {shares}" if config.waves.canary else "none"
+    print(f"  waves      {waves}")
     broker = f"of the broker {config.mqtt.host}:{config.mqtt.port}" if config.mqtt else ""
     page = f"{config.fleet.host}:{config.fleet.port}"
     print(f"  fleet      {f'{page}, {broker}' if broker else 'no page: give [mqtt]'}")
@@ -248,11 +264,10 @@ def _select(arguments: argparse.Namespace) -> int:
     return select(load(arguments.config), arguments)
 
 
-def _models(name: str) -> Callable[[argparse.Namespace], int]:
+def _models(name: str, module: str = "models_command") -> Callable[[argparse.Namespace], int]:
     def do(arguments: argparse.Namespace) -> int:
-        from server import models_command
-
-        run: Callable[[ServerConfig, argparse.Namespace], int] = getattr(models_command, name)
+        found = importlib.import_module(f"server.{module}")
+        run: Callable[[ServerConfig, argparse.Namespace], int] = getattr(found, name)
         return run(load(arguments.config), arguments)
 
     return do

@@ -10,6 +10,7 @@ from contract.errors import ConfigError
 from server.fleet.config import FleetConfig, Mqtt
 from server.fleet.config import problem as fleet_problem
 from server.guard import Limits
+from server.wave import Policy
 
 Positive = Annotated[float, msgspec.Meta(gt=0)]
 Count = Annotated[int, msgspec.Meta(ge=1)]
@@ -85,6 +86,7 @@ class ServerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         inner: where SuperLink itself listens, on loopback, behind a proxy at ``listen`` that passes
             on what nodes say and nothing else; empty: there is no proxy. Needs ``tls``.
         guard: how far one node may stand out.
+        waves: how a release reaches the fleet.
         service: models over REST.
         mqtt: the broker on which agents report; None: ``run`` has no fleet page.
         fleet: the fleet's table and page.
@@ -106,6 +108,7 @@ class ServerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     node_auth: bool = False
     inner: str = ""
     guard: Limits = Limits()
+    waves: Policy = Policy()
     service: Service = Service()
     mqtt: Mqtt | None = None
     fleet: FleetConfig = FleetConfig()

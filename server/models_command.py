@@ -14,6 +14,7 @@ import numpy as np
 from contract.arrays import Floats
 from contract.errors import RunoutError
 from contract.release import Release
+from server import wave
 from server.config import ServerConfig
 from server.merge import Ledger, ledger_folder
 from server.registry import Known, Registry, cohorts
@@ -46,6 +47,8 @@ def listed(config: ServerConfig, arguments: argparse.Namespace) -> int:
             ]
             live = current is not None and current.version == known.version
             marks = ["handed out"] if live else []
+            if live and (found := wave.read(registry.folder)) is not None:
+                marks += [found.in_short] if found.version == known.version else []
             if manifest.restores is not None:
                 marks.append(f"restores {manifest.restores or 'own models'}")
             nodes = len(manifest.contributors)
@@ -60,7 +63,7 @@ def listed(config: ServerConfig, arguments: argparse.Namespace) -> int:
 
 def show(config: ServerConfig, arguments: argparse.Namespace) -> int:
     """Print all that is known of a version."""
-    registry = _registry(config, arguments)
+    registry = registry_of(config, arguments)
     release = _known(registry, arguments.version)
     manifest = release.manifest
     current = registry.current()
@@ -99,7 +102,7 @@ def show(config: ServerConfig, arguments: argparse.Namespace) -> int:
 
 def diff(config: ServerConfig, arguments: argparse.Namespace) -> int:
     """Print what two versions differ in."""
-    registry = _registry(config, arguments)
+    registry = registry_of(config, arguments)
     one, other = (_known(registry, version) for version in (arguments.one, arguments.other))
     if one.digest == other.digest:
         print("the same, to the last bit")
@@ -149,12 +152,12 @@ def _apart(a: Floats, b: Floats) -> float:
 
 def promote(config: ServerConfig, arguments: argparse.Namespace) -> int:
     """Hand an earlier version's models out again."""
-    return _restore(config, _registry(config, arguments), arguments.version)
+    return _restore(config, registry_of(config, arguments), arguments.version)
 
 
 def rollback(config: ServerConfig, arguments: argparse.Namespace) -> int:
     """Hand out what judged before the version that is handed out."""
-    registry = _registry(config, arguments)
+    registry = registry_of(config, arguments)
     to = arguments.to
     if to is None:
         current = registry.current()
@@ -186,7 +189,7 @@ def _restore(config: ServerConfig, registry: Registry, version: int) -> int:
 
 def withdraw(config: ServerConfig, arguments: argparse.Namespace) -> int:
     """Take a node out of the sums, and release what is left."""
-    registry = _registry(config, arguments)
+    registry = registry_of(config, arguments)
     folder = ledger_folder(config.folder, registry.asset_class)
     with locked(config.folder):
         ledgers = {name: Ledger(folder / name) for name in ("statistics", "ridge")}
@@ -249,7 +252,8 @@ def locked(state: Path) -> Iterator[None]:
         yield
 
 
-def _registry(config: ServerConfig, arguments: argparse.Namespace) -> Registry:
+def registry_of(config: ServerConfig, arguments: argparse.Namespace) -> Registry:
+    """Return the registry that is meant; raises ``RunoutError`` where that is not plain."""
     known = cohorts(config.folder)
     name = arguments.asset_class or config.asset_class
     if not name and len(known) == 1:

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 from flwr.serverapp import Grid
@@ -24,6 +24,8 @@ from server.rounds import Fleet
 from server.status import LOG, REQUEST, STATE_VARIABLE, Status
 from server.strategy import STRATEGIES
 from server.training import Settings, Training
+from server.wave import Policy
+from server.waves import Waves
 
 log = logging.getLogger("runout.server")
 
@@ -62,10 +64,8 @@ def settings_of(run_config: Mapping[str, Any], environment: Mapping[str, str]) -
     state = Path(
         str(run_config.get("state", "")) or environment.get(STATE_VARIABLE, "") or "out/server"
     ).absolute()
-    try:
-        limits = msgspec.json.decode((state / "guard.json").read_bytes(), type=Limits)
-    except FileNotFoundError:
-        limits = Limits()
+    limits = _told(state / "guard.json", Limits())
+    policy = _told(state / "waves.json", Policy())
     strategy = str(run_config.get("strategy", "fedavg"))
     if strategy not in STRATEGIES:
         raise RunoutError(f"strategy {strategy!r} is none of {', '.join(STRATEGIES)}")
@@ -83,7 +83,19 @@ def settings_of(run_config: Mapping[str, Any], environment: Mapping[str, str]) -
         new_lives=int(run_config.get("new-lives", 0)),
         ready_s=float(run_config.get("ready-s", 60.0)),
         quorum=float(run_config.get("quorum", 0.8)),
+        waves=policy,
     )
+
+
+_Told = TypeVar("_Told")
+
+
+def _told(path: Path, otherwise: _Told) -> _Told:
+    """Return what ``runout-server run`` has written down of its configuration."""
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=type(otherwise))
+    except FileNotFoundError:
+        return otherwise
 
 
 def serve(grid: Grid, run_config: Mapping[str, Any]) -> None:
@@ -134,7 +146,11 @@ def _once(training: Training) -> None:
         release = training.run()
         if release is None:
             raise RunoutError("the training brought no release; the lines above say why")
-        training.deploy(release, fleet.online())
+        # What is beyond a canary is for a server that stays, and watches it.
+        waves, online = Waves(training), fleet.online()
+        if waves.due(release):
+            waves.tend(release, online)
+        training.deploy(release, waves.admitted(release, online))
 
 
 class Serving:
@@ -148,6 +164,7 @@ class Serving:
         self._has: dict[int, int] = {}
         self._retry: dict[int, float] = {}
         self._wishes = Wishes(training)
+        self._waves = Waves(training)
 
     def run(self, release: Release | None) -> None:
         """Go on until the process is ended."""
@@ -158,6 +175,8 @@ class Serving:
             log.info("version %d is handed out", release.version)
         while True:
             online = fleet.online()
+            self._has = {n: v for n, v in self._has.items() if n in online}
+            self._retry = {n: t for n, t in self._retry.items() if n in online}
             asked = self._request.exists()
             enough = len(online) >= settings.min_nodes
             why = self._why(online, asked=asked, due=fleet.clock() >= due) if enough else ""
@@ -180,9 +199,9 @@ class Serving:
                 self._select(wanted)
             elif fleet.clock() >= due or asked:
                 said = _say_waiting(self._training, len(online), said)
-            release = self._newest(release)
+            release = self._tend(self._newest(release), online)
             if release is not None:
-                self._hand_out(release, online)
+                self._hand_out(release, self._waves.admitted(release, online))
             if self._training.status.phase not in {"serving", "waiting"} or (
                 self._training.status.online != len(online)
             ):
@@ -200,6 +219,8 @@ class Serving:
             return UNENDED
         if asked:
             return "a person asked for it"
+        if self._waves.under_way():
+            return ""  # else a fleet that trains often would never get through its waves
         wish = self._wishes.reason(online)
         if wish:
             log.info("a training is due before its time: %s", wish)
@@ -218,6 +239,14 @@ class Serving:
         with only_writer(self._training):
             select.run(self._training, asked, line.asset_class, log.info)
 
+    def _tend(self, release: Release | None, online: list[int]) -> Release | None:
+        """Go on with the waves; return what is handed out now."""
+        if release is None or not self._waves.due(release):
+            return release
+        with only_writer(self._training):
+            self._waves.tend(self._newest(release) or release, online)
+        return self._newest(release)
+
     def _newest(self, release: Release | None) -> Release | None:
         """Return what is handed out now: another run on the same state may have trained."""
         cohort = self._training.cohort
@@ -235,8 +264,6 @@ class Serving:
             for node_id in online
             if self._has.get(node_id, 0) < release.version and self._retry.get(node_id, 0.0) <= now
         ]
-        self._has = {n: v for n, v in self._has.items() if n in online}
-        self._retry = {n: t for n, t in self._retry.items() if n in online}
         if not lacking:
             return
         has = self._training.deploy(release, lacking)

@@ -114,6 +114,11 @@ class SuperLink:
         self._reader: threading.Thread | None = None
         self._pid_file = config.folder / "superlink.pid"
 
+    @property
+    def pid(self) -> int | None:
+        """Return the process, once it was started."""
+        return None if self._process is None else self._process.pid
+
     def start(self) -> None:
         """Return once connections are taken; raises ``RunoutError`` if that does not happen."""
         config = self._config

@@ -50,6 +50,7 @@ from server.rounds import Fleet, Heard, Late, Patience
 from server.status import Phase, Status
 from server.strategy import WeightsMerger
 from server.trust import Trusted, trusted, trusted_statistics
+from server.wave import Policy
 
 log = logging.getLogger("runout.server")
 
@@ -79,6 +80,7 @@ class Settings:
     new_lives: int = 0
     ready_s: float = 0.0
     quorum: float = 1.0
+    waves: Policy = field(default_factory=Policy)
 
 
 @dataclass(slots=True)

@@ -31,6 +31,7 @@ from contract.config import load_toml
 from contract.report import Alert, AlertState, AlertWord
 from contract.spec import AssetClass
 from server.config import load as load_server
+from server.wave import Policy
 
 ROOT = Path(__file__).parents[1]
 CLASS = """
@@ -68,6 +69,10 @@ def test_a_configuration_in_the_documentation_is_one_that_the_agent_takes(
         text = text.replace("0.0.0.0", "127.0.0.1")  # noqa: S104  # beyond loopback: files
         (tmp_path / "server.toml").write_text(text)
         assert load_server(tmp_path / "server.toml").service.most_rows == 10_000
+        return
+    if "waves" in raw:  # the server's, too
+        (tmp_path / "server.toml").write_text(text)
+        assert load_server(tmp_path / "server.toml").waves == Policy(canary=2)
         return
     if isinstance(raw.get("asset_class"), dict):  # a table of the class above it
         text = CLASS + text

@@ -98,10 +98,11 @@ def releases(config: AgentConfig) -> Finding:
             text = f"{path.name} is of contract {contract}, this is {VERSION}"
             return warning("releases", text, "update the older of server and device")
         said.append(f"{path.name} judges")
-    if last is not None and last[1] == "rejected":
+    if last is not None and last[1] in {"rejected", "rolled back"}:
+        what = "refused" if last[1] == "rejected" else last[1]
         return warning(
             "releases",
-            f"release {last[0]} was refused: {last[2]}",
+            f"release {last[0]} was {what}: {last[2]}",
             "look at it on the server; what judged before goes on",
         )
     return ok("releases", ", ".join(said) or "the device's own models judge")

@@ -20,6 +20,7 @@ from server.broadcast import publish
 from server.fleet.config import Mqtt as ServerBroker
 from server.registry import Registry
 from server.signing import public_pem
+from server.wave import Wave
 
 CONFIG = Path(__file__).parents[2] / "configs" / "agent.minimal.toml"
 
@@ -79,6 +80,23 @@ def test_a_device_outside_the_federation_takes_signed_releases_as_they_come(
     assert publish(tmp_path / "server", to) == {spec.name: 2}
     plant.wait_for("node", judges(2))
     assert [row[0] for row in process.table("SELECT version FROM rollout ORDER BY id")] == [1, 2]
+
+
+def test_what_is_on_its_way_in_waves_is_not_on_the_broker_yet(
+    broker: Any, spec: AssetClass, tmp_path: Path
+) -> None:
+    to = ServerBroker(port=broker.port)
+    registry = Registry(tmp_path, spec.name)
+    registry.register(release_of(spec, 1))
+    assert publish(tmp_path, to) == {spec.name: 1}
+    second = release_of(spec, 2)
+    registry.register(second)
+    way = Wave(2, second.digest, 1, members={"a": 0})
+    way.save(registry.folder)
+    assert publish(tmp_path, to, anew=True) == {}
+    way.state = "done"
+    way.save(registry.folder)
+    assert publish(tmp_path, to) == {spec.name: 2}
 
 
 def test_without_a_key_no_release_is_taken_over_mqtt(tmp_path: Path) -> None:
