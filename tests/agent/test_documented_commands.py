@@ -54,6 +54,12 @@ BY_ANOTHER_TEST = {
     r"runout-(agent status|simulator score) ": (
         "tests/agent/test_documented_commands.py::test_the_quickstart_does_what_it_says"
     ),
+    r"runout-simulator replay --dataset skab": (
+        "tests/simulator/test_recordings.py::test_a_recording_is_replayed_with_its_truth"
+    ),
+    r"runout-simulator replay --dataset csv": (
+        "tests/simulator/test_recordings.py::test_a_table_of_ones_own_is_read_by_its_description"
+    ),
     r"runout-simulator run .*--sink serial": "tests/simulator/test_sinks.py::test_a_reader_of_the",
 }
 """What a command begins with, and how the name of the test begins that runs the like."""
