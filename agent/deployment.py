@@ -7,6 +7,7 @@ a kill at any instant the step is finished or begun anew, and meanwhile the last
 """
 
 import logging
+import shutil
 from collections import deque
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +17,7 @@ import msgspec
 from agent.asset import Asset
 from agent.batch import Swap
 from agent.config import AgentConfig
+from agent.gate import Gate
 from agent.group import Group
 from agent.health import Judged
 from agent.personal import personal
@@ -23,7 +25,7 @@ from agent.pipeline import Pipeline
 from agent.rollout import Errors, Rollout, Verdict, refused_before, shadow_path
 from agent.standing import Standing, Word, offered, standing_of
 from agent.store import Store
-from agent.trial import Seen, Trial, bench_of, tried_on
+from agent.trial import Seen, Trial, bench_of
 from contract.arrays import Floats
 from contract.errors import ContractError
 from contract.release import Release, load_model
@@ -60,6 +62,7 @@ class Deployment:
         self._store = store
         self._pipeline = pipeline
         self._rollout = rollout
+        self._gate = Gate(config, store, rollout)
         self._swap = swap
         self._recent: dict[str, deque[Seen]] = {
             name: deque(maxlen=RECENT) for name in pipeline.groups
@@ -67,6 +70,8 @@ class Deployment:
         self._standing: dict[str, Standing] = {}
         self._trials: dict[str, Trial] = {}
         self._counted: dict[str, int] = {}
+        self._waiting: dict[str, str] = {}
+        """Files that wait until a watch has ended: of which class each is."""
         self._no_room: set[str] = set()
         """Files that the disk had no room for, and it was said."""
         for name, group in pipeline.groups.items():
@@ -101,8 +106,16 @@ class Deployment:
     # -- the gate -----------------------------------------------------------------------------
 
     def _consider(self, path: Path, at_ns: int) -> Verdict | None:
+        standing = self._standing.get(self._waiting.get(path.name, ""))
+        if standing is not None and standing.phase == "watch":
+            return None  # as when it was first looked at
+        if path.name in self._no_room and not _room_for(path):
+            return None
+        self._waiting.pop(path.name, None)
         try:
             verdict = self._judge(path, at_ns)
+            if verdict is None:
+                return None
             # Only now: a kill before this finds the release in the inbox once more.
             path.unlink()
         except OSError as error:
@@ -117,7 +130,7 @@ class Deployment:
         self._no_room.discard(path.name)
         return verdict
 
-    def _judge(self, path: Path, at_ns: int) -> Verdict:
+    def _judge(self, path: Path, at_ns: int) -> Verdict | None:
         found = self._rollout.examine(path)
         release = found.release
         group = None if release is None else self._pipeline.groups.get(found.asset_class)
@@ -132,36 +145,18 @@ class Deployment:
         refused = refused_before(self._store.database.db, release.digest)
         if refused and release.manifest.restores is None:
             return self._reject(path, found._replace(reason=refused), at_ns)
-        reason, errors, problem = self._gate(release, group)
+        again = release.manifest.restores is not None
+        beside = self._trial_config.shadow > 0 and not again and group.judge() is not None
+        if beside and standing is not None and standing.phase == "watch":
+            # One after the other: a shadow beside what is watched would leave nobody to watch.
+            self._waiting[path.name] = found.asset_class
+            return None
+        reason, errors, problem = self._gate.check(release, group, self._recent[found.asset_class])
         if problem:
             return self._reject(path, found._replace(reason=problem), at_ns, errors)
-        self._end_trial(group, f"version {release.version} came", at_ns)
-        again = release.manifest.restores is not None
-        if self._trial_config.shadow and not again and group.judge() is not None:
+        if beside:
             return self._begin_shadow(release, group, errors, reason, at_ns)
         return self._promote(release, group, errors, reason, at_ns)
-
-    def _gate(self, release: Release, group: Group) -> tuple[str, Errors | None, str]:
-        """Return what was found, errors on held-out lives, and why it must not judge, if so."""
-        again = release.manifest.restores
-        training = self._store.training(group.spec)
-        own = personal(release, self._config.name, training)
-        config = self._trial_config
-        count = tried_on(bench_of(group, release, own), self._recent[group.spec.name], config)
-        problem = count.problem(config)
-        if problem and (count.broken or again is None):
-            return "", None, problem
-        heldout = self._store.heldout(group.spec)
-        errors = self._rollout.errors(release, own, group, heldout)
-        if again is None and (problem := self._rollout.too_wrong(errors)):
-            return "", errors, problem
-        reason = self._rollout.evidence(errors, heldout)
-        if count.vectors:
-            reason += f"; {count.in_words()}"
-        if again is not None:
-            restored = again or "none: this device's own models judge"
-            reason = f"restores version {restored}; {reason}"
-        return reason, errors, ""
 
     def _reject(
         self, path: Path, found: Verdict, at_ns: int, errors: Errors | None = None
@@ -180,6 +175,7 @@ class Deployment:
     ) -> Verdict:
         name, live = group.spec.name, group.release
         release.save(shadow_path(self._config.state, name))
+        self._supersede(group, release, at_ns)
         before = Swap(name, group.version, live.digest if live else "")
         standing = standing_of("shadow", release, before, errors, reason)
         verdict = Verdict(name, release.version, release.digest, promoted=False, reason=reason)
@@ -223,6 +219,10 @@ class Deployment:
                 }.items():
                     self._store.note(key, value)
             return None
+        problem = self._gate.by_lives(group, trial.bench, standing)
+        if problem:
+            verdict = verdict._replace(reason=problem)
+            return self._refuse(group, verdict, at_ns) if shadow else self._back(verdict, at_ns)
         reason = f"{standing.reason}; beside it: {count.in_words()}"
         if not shadow:
             kept = verdict._replace(promoted=True, reason=count.in_words())
@@ -261,7 +261,12 @@ class Deployment:
     ) -> Verdict:
         name, live = group.spec.name, group.release
         before = Swap(name, group.version, live.digest if live else "")
+        standing = self._standing.get(name)
+        if standing is not None and standing.phase == "watch":
+            # What judges has not come through its watch: back to what had.
+            before = Swap(name, standing.before_version, standing.before_digest)
         self._rollout.lay(release)
+        self._supersede(group, release, at_ns)
         # What judged before, while that is known: after a kill it can come back all the same.
         standing = standing_of("swap", release, before, errors, reason)
         self._store.set_meta(*standing.meta)
@@ -304,6 +309,7 @@ class Deployment:
         standing = self._standing[name]
         self._before(standing, name)
         # Why, before it happens: after a kill between the two it is known.
+        standing.problem = verdict.reason
         self._store.set_meta(*standing.meta)
         self._swap(Swap(name, standing.before_version, standing.before_digest))
         self._rolled_back(verdict, standing, at_ns)
@@ -318,17 +324,16 @@ class Deployment:
         told = offered(said, "rolled back", settled=True, standing=standing)
         self._record(at_ns, said, "rolled back", {f"trial/{name}": "", **told})
 
-    def _end_trial(self, group: Group, why: str, at_ns: int) -> None:
-        """End what is under way: another release has come."""
+    def _supersede(self, group: Group, release: Release, at_ns: int) -> None:
+        """End what is under way with another release than this."""
         name = group.spec.name
         standing = self._standing.get(name)
         self._drop(name)
-        if standing is None:
+        if standing is None or standing.digest == release.digest or standing.phase != "shadow":
             return
-        if standing.phase == "shadow":
-            verdict = Verdict(name, standing.version, standing.digest, promoted=False, reason=why)
-            self._record(at_ns, verdict, "superseded", {f"trial/{name}": ""})
-            shadow_path(self._config.state, name).unlink(missing_ok=True)
+        why = f"version {release.version} came"
+        verdict = Verdict(name, standing.version, standing.digest, promoted=False, reason=why)
+        self._record(at_ns, verdict, "superseded", {f"trial/{name}": ""})
 
     def _drop(self, name: str) -> None:
         self._trials.pop(name, None)
@@ -351,7 +356,7 @@ class Deployment:
             if live == standing.digest:
                 self._watch_on(name, group, standing, at_ns)
                 return
-            problem = standing.count.problem(self._trial_config)
+            problem = standing.problem
             found = Verdict(name, standing.version, standing.digest, promoted=False, reason=problem)
             if problem and live == standing.before_digest:
                 # Rolled back, and killed before that was in the store.
@@ -407,3 +412,11 @@ class Deployment:
             metas=metas,
         )
         log.info("release %s", word, extra={"version": verdict.version, "reason": verdict.reason})
+
+
+def _room_for(path: Path) -> bool:
+    """Return whether there is room for a copy of a file beside it."""
+    try:
+        return shutil.disk_usage(path.parent).free > path.stat().st_size
+    except OSError:
+        return False

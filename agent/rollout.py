@@ -15,14 +15,12 @@ import numpy as np
 
 from agent.batch import Swap
 from agent.config import AgentConfig
-from agent.group import Group
 from agent.labels import Life
-from agent.personal import Personal
 from agent.prognosis import error_h
 from agent.store import open_readonly
 from contract import load_model
 from contract.errors import ContractError
-from contract.release import Release
+from contract.release import Predictor, Release
 
 if TYPE_CHECKING:
     from agent.signature import Trusted
@@ -175,19 +173,6 @@ class Rollout:
             )
         return found._replace(release=release)
 
-    def errors(
-        self, release: Release, own: Personal | None, group: Group, heldout: list[Life]
-    ) -> Errors | None:
-        """Return the errors of a release and of what judges now, where both can be known."""
-        candidate = release.rul.get(release.manifest.rul_model)
-        if own is not None:
-            candidate = own.model  # as it will judge here
-        judging = group.predictor()
-        new = None if candidate is None else error_h(candidate, heldout)
-        if new is None:
-            return None
-        return new, None if judging is None else error_h(judging[1], heldout)
-
     def too_wrong(self, errors: Errors | None) -> str:
         """Return why a release errs too much to judge; empty: it does not, as far as is known."""
         if errors is None:
@@ -224,6 +209,16 @@ class Rollout:
             log.warning("no copy of a refused release", extra={"error": str(error)})
             with contextlib.suppress(OSError):
                 (self._rejected / name).unlink(missing_ok=True)
+
+
+def errors_of(
+    candidate: Predictor | None, before: Predictor | None, heldout: list[Life]
+) -> Errors | None:
+    """Return the errors of a release and of what judges or judged, where both can be known."""
+    new = None if candidate is None else error_h(candidate, heldout)
+    if new is None:
+        return None
+    return new, None if before is None else error_h(before, heldout)
 
 
 def live_version(db: sqlite3.Connection, asset_class: str) -> int:

@@ -29,6 +29,7 @@ class Standing(msgspec.Struct):
         errors: of remaining life on held-out lives: the release's, and of what judged before.
         count: what has come of it so far.
         starts: of the agent, while it is watched, that did not come as far as a checkpoint.
+        problem: why what judged before is about to judge again; empty: it is not.
     """
 
     asset_class: str
@@ -41,6 +42,7 @@ class Standing(msgspec.Struct):
     errors: Errors | None
     count: Count
     starts: int = 0
+    problem: str = ""
 
     @property
     def meta(self) -> tuple[str, str]:

@@ -175,18 +175,18 @@ class Bench:
     Args:
         spec: of the class.
         judge: of health, as it is at the time; it may return None.
-        predictor: of remaining life, or None.
+        predictor: of remaining life, likewise.
     """
 
     def __init__(
         self,
         spec: AssetClass,
         judge: Callable[[], health.Judge | None],
-        predictor: Predictor | None,
+        predictor: Callable[[], Predictor | None],
     ) -> None:
         self._spec = spec
         self._judge = judge
-        self._predictor = predictor
+        self.predictor = predictor
         self._assets: dict[str, _Beside] = {}
 
     def push(self, one: Seen) -> tuple[bool, float | None] | None:
@@ -198,7 +198,7 @@ class Bench:
         Raises:
             ArithmeticError: it makes no number of it.
         """
-        judge = self._judge()
+        judge, predictor = self._judge(), self.predictor()
         if judge is None:
             return None
         beside = self._assets.get(one.asset)
@@ -208,7 +208,7 @@ class Bench:
             beside.memory = None
         with np.errstate(all="ignore"):  # what is no number is told below
             score = self._score(judge, beside, one.z)
-            rul_h = None if self._predictor is None else predict_one(self._predictor, one.x)
+            rul_h = None if predictor is None else predict_one(predictor, one.x)
         if not np.isfinite(score) or (rul_h is not None and not np.isfinite(rul_h)):
             beside.smooth = None
             raise ArithmeticError
@@ -231,12 +231,19 @@ def bench_of(group: Group, release: Release | None, own: Personal | None = None)
     ``own``: the release's remaining-life model made this device's own, or None.
     """
     spec = group.spec
-    local = group.local_predictor()
-    predictor = None if local is None else local[1]
+
+    def local() -> Predictor | None:
+        found = group.local_predictor()
+        return None if found is None else found[1]
+
+    released: Predictor | None = None
     if release is not None and release.rul:
-        predictor = release.rul.get(release.manifest.rul_model)
+        released = release.rul.get(release.manifest.rul_model)
         if own is not None or spec.privacy is not None:
-            predictor = None if own is None else own.model
+            released = None if own is None else own.model
+        predictor: Callable[[], Predictor | None] = lambda: released  # noqa: E731
+    else:
+        predictor = local
     if release is None or release.health is None:
         return Bench(spec, group.cohort.judge, predictor)
     scores = release.arrays.get("health/histogram", np.zeros(BINS, dtype=np.int64))
@@ -249,7 +256,7 @@ class Trial:
     """Counts what a release and what it stands beside make of the same vectors.
 
     Args:
-        bench: the one of the two that does not judge.
+        bench: of the one of the two that does not judge.
         count: to go on from.
         judges: whether it is the release that judges.
         clock: seconds of this thread's work: what others do meanwhile is not the release's time.
@@ -263,7 +270,7 @@ class Trial:
         judges: bool,
         clock: Callable[[], float] = time.thread_time,
     ) -> None:
-        self._bench = bench
+        self.bench = bench
         self.count = count
         self._judges = judges
         self._clock = clock
@@ -302,7 +309,7 @@ class Trial:
         count.vectors += 1
         began = self._clock()
         try:
-            found = self._bench.push(one)
+            found = self.bench.push(one)
         except ArithmeticError:
             if not self._judges:
                 count.broken += 1

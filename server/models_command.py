@@ -47,8 +47,9 @@ def listed(config: ServerConfig, arguments: argparse.Namespace) -> int:
             ]
             live = current is not None and current.version == known.version
             marks = ["handed out"] if live else []
-            if live and (found := wave.read(registry.folder)) is not None:
-                marks += [found.in_short] if found.version == known.version else []
+            found = wave.read(registry.folder)
+            if found is not None and found.version == known.version and found.in_short:
+                marks.append(found.in_short)
             if manifest.restores is not None:
                 marks.append(f"restores {manifest.restores or 'own models'}")
             nodes = len(manifest.contributors)

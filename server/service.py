@@ -24,6 +24,7 @@ from contract.features import FeatureSpec
 from contract.release import Release
 from server.config import Service
 from server.registry import Registry, cohorts
+from server.wave import for_all
 
 KEPT = 8
 """Versions that are kept ready."""
@@ -126,10 +127,10 @@ class Models:
         return Registry(self.state, asset_class)
 
     def get(self, asset_class: str, version: int | None) -> Release:
-        """Return a version, or the one that is handed out; raises 404."""
+        """Return a version, or the one that is handed out to all; raises 404."""
         registry = self.registry(asset_class)
         if version is None:
-            version = registry.pointed()
+            version = for_all(registry.folder, registry.pointed())
         if version is None:
             raise HTTPException(404, f"{asset_class}: no version is handed out yet")
         with self._lock:
@@ -221,7 +222,7 @@ def _about(models: Models) -> APIRouter:
     def versions(asset_class: str) -> list[VersionSummary]:
         """List the versions of a class, oldest first."""
         registry = models.registry(asset_class)
-        live = registry.pointed()
+        live = for_all(registry.folder, registry.pointed())
         found = []
         for known in registry.all():
             if known.release is None:

@@ -99,7 +99,7 @@ class Wave(msgspec.Struct):
     def in_short(self) -> str:
         """Return how far it has come, in words."""
         many = f"{len(self.members)} devices"
-        return f"wave {self.number}, {self.state}, {many}" if self.under_way else "waves done"
+        return f"wave {self.number}, {self.state}, {many}" if self.state != "done" else ""
 
     def of(self, number: int) -> list[str]:
         """Return the devices that came with a wave."""
@@ -129,6 +129,21 @@ def on_the_way(folder: Path, version: int) -> bool:
     """Return whether a version is for some devices only, as yet."""
     wave = read(folder)
     return wave is not None and wave.version == version and wave.under_way
+
+
+def for_all(folder: Path, pointed: int | None) -> int | None:
+    """Return the version that stands for the whole fleet.
+
+    While the newest is on its way that is the one before it, where there is one.
+
+    Args:
+        folder: of the class in the registry.
+        pointed: the version that is handed out; None: none is.
+    """
+    if pointed is None or not on_the_way(folder, pointed):
+        return pointed
+    found = read(folder)
+    return found.before if found is not None and found.before else pointed
 
 
 def order(sites: Mapping[str, str], seed: int, digest: str) -> list[str]:

@@ -13,7 +13,7 @@ import msgspec
 
 from contract.errors import ContractError
 from contract.release import Manifest
-from server import status
+from server import status, wave
 from server.registry import Registry, cohorts
 
 KEPT_EVENTS = 2000
@@ -21,12 +21,13 @@ KEPT_EVENTS = 2000
 
 
 class Version(msgspec.Struct, frozen=True):
-    """A version; ``problem`` says why it cannot be used, if so."""
+    """A version; ``problem`` says why it cannot be used, if so, and ``way`` how far it has come."""
 
     number: int
     manifest: Manifest | None
     problem: str
     handed_out: bool
+    way: str = ""
 
 
 class Cohort(msgspec.Struct, frozen=True):
@@ -135,10 +136,15 @@ class Federation:
         journal = self._journals.setdefault(name, _Journal(registry.folder / "rounds.jsonl"))
         journal.read()
         live = registry.pointed()
+        try:
+            found = wave.read(registry.folder)
+        except ContractError:
+            found = None  # the server that looks after it says what is wrong
         versions = []
         for number in reversed(registry.versions()):
             manifest, problem = self._manifest(registry, number)
-            versions.append(Version(number, manifest, problem, number == live))
+            way = found.in_short if found is not None and found.version == number else ""
+            versions.append(Version(number, manifest, problem, number == live, way))
         return Cohort(
             name,
             tuple(versions),

@@ -95,14 +95,15 @@ def test_a_kill_while_a_shadow_begins_and_while_it_is_promoted(
 def test_a_kill_while_a_release_is_taken_back(
     before: int, plant: Callable[..., Plant], tmp_path: Path
 ) -> None:
-    one = plant(watch=500)
+    one = plant(watch=60)
     one.healthy(30)
     good = trained(one.config)
     journal = []
     if before:
         one.offer(good)
         one.pause()
-        journal = ["1 promoted"]
+        one.run(80)
+        journal = ["1 promoted", "1 kept"]
     one.again()
     deliver(one.config.state, alarming(good, version=2))
     one.pause()

@@ -173,6 +173,41 @@ def test_a_newer_release_takes_the_place_of_one_on_trial(plant: Callable[..., Pl
     assert one.journal == [(1, "shadow"), (1, "superseded"), (2, "shadow"), (2, "promoted")]
 
 
+def test_a_release_waits_while_the_one_before_it_is_watched(plant: Callable[..., Plant]) -> None:
+    one = plant(shadow=20, watch=60)
+    one.healthy(40)
+    one.offer(trained(one.config))
+    one.pause()
+    one.run(20)
+    assert one.live == 1
+    one.offer(trained(one.config, version=2))
+    one.run(50)
+    assert one.journal == [(1, "shadow"), (1, "promoted")]
+    one.run(30)
+    assert one.journal[2:] == [(1, "kept"), (2, "shadow"), (2, "promoted")]
+
+
+def test_what_has_not_come_through_its_watch_is_nothing_to_go_back_to(
+    plant: Callable[..., Plant],
+) -> None:
+    one = plant(watch=200)
+    one.healthy(40)
+    good = trained(one.config)
+    one.offer(good)
+    one.pause()
+    one.again()
+    one.offer(trained(one.config, version=2))
+    one.pause()
+    one.again()
+    one.offer(alarming(good, version=3))
+    one.pause()
+    assert one.live == 3
+    one.run(60)
+    # 1 and 2 were promoted one after the other, and nobody knows of either yet.
+    assert one.live == 0
+    assert one.journal[-1] == (3, "rolled back")
+
+
 def test_hours_of_the_data_count_too(plant: Callable[..., Plant]) -> None:
     one = plant(shadow=10, shadow_h=100.0, watch=0)
     one.healthy(40)
@@ -248,12 +283,13 @@ def test_a_shadow_that_would_do_harm_never_judges(
 def test_one_that_does_harm_once_it_judges_is_taken_back(
     bad: Callable[..., Release], first: bool, plant: Callable[..., Plant]
 ) -> None:
-    one = plant()
+    one = plant(watch=60)
     one.healthy(40)
     good = trained(one.config)
     if not first:
         one.offer(good)
         one.pause()
+        one.run(60)
     one.again()
     harm = bad(good, version=2)
     one.offer(harm)
@@ -302,6 +338,28 @@ def test_a_machine_that_fails_while_a_release_is_watched_is_not_held_against_it(
     assert one.offered.alarms == pytest.approx(one.offered.alarms_before, abs=0.1)
 
 
+@pytest.mark.parametrize("shadow", [0, 60])
+def test_lives_that_end_while_a_release_is_on_trial_speak_in_the_end(
+    shadow: int, plant: Callable[..., Plant], configure: Configure, device: Open
+) -> None:
+    bad = worse(trained(plant().config), version=1)
+    trial = TrialConfig(shadow=shadow, watch=60, alarms_more=1.0)
+    young = device(configure("young", learning=Learning(trial=trial)))
+    young.live("pump-1", np.random.default_rng(1).normal(size=(40, 2)) * 0.1 + [5.0, 40.0])
+    deliver(young.config.state, bad)
+    (verdict,) = young.engine.consider_releases(1)
+    assert "fleet's evidence" in verdict.reason
+    for n in range(2, 8):
+        young.wear_out(f"pump-{n}", n)
+    verdicts = []
+    while not verdicts:  # as many pauses as this machine needs
+        verdicts = young.engine.consider_releases(2)
+    assert "error on held-out lives" in verdicts[0].reason
+    assert young.engine.status(online=True).live == {"pump": 0}
+    row = young.engine.store.database.rows("SELECT verdict FROM rollout ORDER BY id")[-1]
+    assert row == (("rejected",) if shadow else ("rolled back",))
+
+
 def test_an_agent_that_ends_again_and_again_while_it_is_watched_takes_it_back(
     plant: Callable[..., Plant],
 ) -> None:
@@ -344,7 +402,7 @@ def seen(asset: str, *, score: float = 0.1) -> Seen:
 
 def test_what_waits_for_a_pause_is_bounded_and_the_rest_is_counted(configure: Configure) -> None:
     ticks = iter(range(100_000))
-    bench = Bench(configure().asset_class[0], lambda: None, None)
+    bench = Bench(configure().asset_class[0], lambda: None, lambda: None)
     trial = Trial(bench, Count(), judges=False, clock=lambda: next(ticks) * 1e-5)
     for i in range(4 * QUEUE):
         trial.put(seen(f"pump-{i % (2 * ASSETS)}"))

@@ -20,6 +20,10 @@ from contract.spec import AssetClass, Channel
 from contract.update import Offered
 from server import cli, wave
 from server.config import load
+from server.fleet.federation import Federation
+from server.fleet.page.gate import Session
+from server.fleet.page.layout import Visit
+from server.fleet.page.rounds import rounds
 from server.guard import Limits
 from server.registry import Line, Registry
 from server.rounds import Fleet
@@ -359,6 +363,23 @@ def test_what_a_wave_waits_for() -> None:
     assert not wave.waited_for(wave_of(4, told(), told()), policy, 60.0)
 
 
+def test_until_it_has_come_to_all_the_version_before_it_stands_for_the_fleet(
+    tmp_path: Path,
+) -> None:
+    assert wave.for_all(tmp_path, 2) == 2
+    found = wave_of(3)
+    found.save(tmp_path)
+    assert wave.for_all(tmp_path, 2) == 1
+    assert wave.for_all(tmp_path, 3) == 3
+    found.before = 0  # the first: before it there is none
+    found.save(tmp_path)
+    assert wave.for_all(tmp_path, 2) == 2
+    found.state = "done"
+    found.save(tmp_path)
+    assert wave.for_all(tmp_path, 2) == 2
+    assert wave.for_all(tmp_path, None) is None
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [
@@ -373,6 +394,12 @@ def test_a_mistake_in_the_waves_names_the_key(text: str, words: str, tmp_path: P
     path.write_text(f"[waves]\n{text}\n", encoding="utf-8")
     with pytest.raises(ConfigError, match=words):
         load(path)
+
+
+def page_of(site: Site) -> str:
+    """Return the page that shows the federation."""
+    visit = Visit(Session("s", 0, allowed=True), "t", "", site.clock.s, (), asks=False, said="")
+    return rounds(visit, Federation(site.state))
 
 
 # -- by hand ---------------------------------------------------------------------------------------
@@ -391,6 +418,7 @@ def test_a_person_sees_holds_continues_and_stops_a_release(
 
     one.serve(lambda: bool(one.registry.versions()) and bool(one.wave.told))
     assert "version 1: wave 0, watched" in command("wave")
+    assert "wave 0, watched, 1 devices" in page_of(one)
     command("wave", "--hold")
     one.serve(lambda: one.wave.state == "held")
     one.serve_for(30.0)
@@ -408,5 +436,7 @@ def test_a_person_sees_holds_continues_and_stops_a_release(
     history = command("history")
     assert "a person stopped it" in history
     assert "restores each device's own models" in history
+    assert "stopped: a person stopped it" in page_of(one)
+    assert "restores each device&#x27;s own models" in page_of(one)
     assert cli.main(["models", "wave", "--go", "--config", str(path)]) == 2
     assert "no release is on its way" in capsys.readouterr().err

@@ -11,6 +11,7 @@ from server.status import Status
 
 EVENTS = 30
 VERSIONS = 20
+_SHOWN = frozenset({"phase", "release", "restored", "wave"})
 _PHASES = {
     "waiting": "waiting for devices",
     "statistics": "adding up what devices know of healthy machines",
@@ -203,7 +204,8 @@ def _versions(cohort: Cohort) -> Html:
 
 def _version(version: Version) -> Html:
     mark = make("span", "handed out", class_="mark good") if version.handed_out else None
-    head = make("th", str(version.number), " ", mark, scope="row")
+    way = make("small", version.way) if version.way else None
+    head = make("th", str(version.number), " ", mark, way, scope="row")
     manifest = version.manifest
     if manifest is None:
         return make("tr", head, make("td", version.problem, colspan=6))
@@ -241,7 +243,7 @@ def _version(version: Version) -> Html:
 
 
 def _events(cohort: Cohort) -> Html:
-    rows = [_event(event) for event in cohort.events if event.get("event") in {"phase", "release"}]
+    rows = [_event(event) for event in cohort.events if event.get("event") in _SHOWN]
     if not rows:
         return make("p", "No round yet.", class_="fine")
     heads = ("When", "What", "Asked", "Used", "Took", "Not used, and why")
@@ -264,11 +266,16 @@ def _events(cohort: Cohort) -> Html:
 def _event(event: dict[str, Any]) -> Html:
     at = words.moment(float(event.get("t", 0.0)))
     if event["event"] == "release":
-        return make(
-            "tr",
-            make("td", at, class_="when"),
-            make("td", make("b", f"version {event.get('version')}"), " registered", colspan=5),
-        )
+        return _told_of(at, event, " registered")
+    if event["event"] == "restored":
+        again = event.get("restores")
+        what = f" restores version {again}" if again else " restores each device's own models"
+        return _told_of(at, event, what)
+    if event["event"] == "wave":
+        devices, why = event.get("devices", []), event.get("why")
+        to = f": {', '.join(devices[:6])}{' and more' if len(devices) > 6 else ''}"
+        what = f", wave {event.get('wave')} {event.get('state')}{to if devices else ''}"
+        return _told_of(at, event, f"{what}: {why}" if why else what)
     asked, used = event.get("asked", []), event.get("accepted", [])
     failed = event.get("failed", {})
     reasons = [make("li", make("b", node), f": {why}") for node, why in sorted(failed.items())]
@@ -283,6 +290,13 @@ def _event(event: dict[str, Any]) -> Html:
         make("td", str(len(used)), make("small", ", ".join(used[:6])), class_="number used"),
         make("td", words.span(float(event.get("seconds", 0.0))), class_="number took"),
         make("td", make("ul", reasons) if reasons else "-", class_="failed"),
+    )
+
+
+def _told_of(at: Child, event: dict[str, Any], what: str) -> Html:
+    version = make("b", f"version {event.get('version')}")
+    return make(
+        "tr", make("td", at, class_="when"), make("td", version, what, class_="what", colspan=5)
     )
 
 
