@@ -1,8 +1,9 @@
 # make demo            the whole of Runout on this machine, on a simulated plant
 # make demo DATA=DIR   the same on NASA's turbofan recordings (train_FD001.txt ..., plain or .gz)
+# make docs            the documentation as a site in out/site, links and anchors checked
 # make test            all tests, two at a time (ARGS="-n 0 tests/agent": as you like); make lint: the
 #                      linters; make clean: everything made here
-.PHONY: demo test lint clean help
+.PHONY: demo docs test lint clean help
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -27,6 +28,11 @@ lint: $(VENV)/.dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(MAKE) docs
+
+docs: $(VENV)/.dev
+	$(BIN)/python docs/generate.py --check
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 clean:
 	rm -rf $(VENV) out build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from agent.evidence import options as evidence
 from agent.files import options
+from agent.imports import options as imports
 from agent.say import options as say
 from agent.train import options as training
 from contract.errors import BrokenError, RunoutError
@@ -82,6 +83,7 @@ def _parser() -> argparse.ArgumentParser:
     say.add(command)
     evidence.explain(command("explain", _explain, evidence.EXPLAIN, config=False))
     evidence.export(command("export", _export, evidence.EXPORT))
+    imports.add(commands.add_parser("import", help=imports.IMPORT, description=imports.IMPORT))
     doctor = command(
         "doctor", _doctor, "Look for the usual faults of a device, and say how each is mended."
     )

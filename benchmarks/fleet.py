@@ -18,6 +18,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -168,6 +169,9 @@ def simulated(nodes: int, folder: Path) -> dict[str, object]:
     @app.main()
     def main(grid: Grid, _: Context) -> None:
         training = training_of(grid, folder)
+        pause = threading.Event()
+        while len(training.fleet.online()) < nodes:
+            pause.wait(0.1)
         began = time.perf_counter()
         release = training.run()
         if release is None or len(release.manifest.contributors) != nodes:

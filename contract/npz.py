@@ -14,6 +14,8 @@ from contract.arrays import Arrays
 from contract.errors import ContractError
 
 _HEAD = "head.json"
+MOST_PLAIN = 16_384
+"""Bytes of a head; beyond it a file is deflated."""
 
 # RuntimeError is how zipfile says that a member is encrypted, or of a version it does not know.
 _UNREADABLE = (
@@ -41,7 +43,9 @@ def to_bytes(head: bytes, arrays: Arrays) -> bytes:
     """Return the content of such a file."""
     buffer = io.BytesIO()
     members: dict[str, Any] = {_HEAD: np.frombuffer(head, dtype=np.uint8), **arrays}
-    np.savez(buffer, allow_pickle=False, **members)
+    # Of a large fleet a head names thousands of nodes, which deflate to a tenth.
+    save = np.savez_compressed if len(head) > MOST_PLAIN else np.savez
+    save(buffer, allow_pickle=False, **members)
     return buffer.getvalue()
 
 

@@ -80,6 +80,8 @@ class Demo:
             "keep.checkpoint_s": 2.0,
             # A demonstration may lose what it has when the power goes.
             "keep.power_loss_safe": "false",
+            # Between its two plays nothing comes that a release could be tried on in shadow.
+            "learning.trial.shadow": 0,
             "federation.superlink": f"127.0.0.1:{self.flower}",
             # Four nodes on one machine: nobody's server is spared by waiting.
             "federation.poll_s": 1.0,

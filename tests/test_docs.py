@@ -1,8 +1,11 @@
 """What the documentation shows is what the programs take."""
 
 import ast
+import os
 import re
 import shlex
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 from typing import get_args
@@ -193,3 +196,32 @@ def test_the_table_of_sparkplugs_assertions_holds_all_of_them_once() -> None:
     ids = [name for name, _, _ in assertions()]
     ids += [name for part in apart for name in re.findall(r"`([a-z][\w-]+)`", part)]
     assert len(ids) == len(set(ids)) == 299
+
+
+def test_the_generated_pages_are_current() -> None:
+    ran = subprocess.run(
+        [sys.executable, "docs/generate.py", "--check"],
+        cwd=ROOT, capture_output=True, text=True, check=False, timeout=120,
+    )  # fmt: skip
+    assert ran.returncode == 0, ran.stderr
+
+
+def test_the_site_is_built_with_every_link_checked_and_fetches_nothing(tmp_path: Path) -> None:
+    ran = subprocess.run(
+        [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "-d", str(tmp_path)],
+        cwd=ROOT, env=os.environ | {"NO_MKDOCS_2_WARNING": "1"},
+        capture_output=True, text=True, check=False, timeout=240,
+    )  # fmt: skip
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    pages = list(tmp_path.rglob("*.html"))
+    assert len(pages) > 40
+    fetched = re.compile(r"<(?:script|img|iframe)[^>]+src=\"?https?:|<link[^>]+href=\"?https?:")
+    for page in pages:
+        assert not fetched.search(page.read_text()), page
+
+
+def test_every_file_that_the_readme_and_the_manual_name_is_there() -> None:
+    for path in (ROOT / "README.md", *(ROOT / "docs").glob("*.md")):
+        for target in re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", path.read_text()):
+            if "://" not in target:
+                assert (path.parent / target).exists(), f"{path.name}: {target}"

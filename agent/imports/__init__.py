@@ -1,0 +1,1 @@
+"""What other services have collected, as files that ``runout-agent replay`` reads."""
