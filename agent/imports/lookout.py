@@ -4,7 +4,8 @@ Formats: Amazon Lookout for Equipment User Guide, "Formatting your data" (a CSV 
 one for each, the first column a timestamp, sensors behind it; in a folder for each component),
 "Labeling your data" (a CSV without header: start and end of abnormal behaviour) and "Reviewing
 inference results in a JSON file" (JSON lines: ``timestamp``, ``prediction`` 0 or 1,
-``anomaly_score``, ``diagnostics``); docs.aws.amazon.com/lookout-for-equipment/latest/ug/. Times bear no offset there.
+``anomaly_score``, ``diagnostics``); docs.aws.amazon.com/lookout-for-equipment/latest/ug/. Times
+bear no offset there.
 """
 
 import csv
