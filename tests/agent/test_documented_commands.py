@@ -47,6 +47,8 @@ BY_ANOTHER_TEST = {
     r"runout-server (models )?service ": "tests/server/test_service.py::test_the_command_serves",
     r"curl .*/v1/classes": "tests/server/test_service.py::test_what_the_service_answers",
     r"runout-server models": "tests/server/test_models_command.py::test_versions_are_listed",
+    r"runout-server score ": "tests/server/test_scores.py::test_the_command_says_what_it_did",
+    r"curl .*/v1/scores": "tests/server/test_scores.py::test_the_command_says_what_it_did",
     r"flwr run ": "tests/server/test_flower.py::test_a_run_from_outside_trains",
     r"runout-simulator replay --dataset cmapss": (
         "tests/simulator/test_commands.py::test_the_real_recording_arrives_whole"
@@ -66,6 +68,7 @@ BY_ANOTHER_TEST = {
 
 NOT_RUN = {
     r"python3 -m venv .* && .*pip install \.$": "as deploy/venv.sh does before any test",
+    r"sqlite3 out/server/scores\.db ": "needs SQLite's shell; test_scores asks the table",
     r"sudo apt install ": "changes this machine",
     r"sudo nano ": "a person edits",
     r"sudo systemctl ": "needs a system under systemd; units are held against it in test_deploy.py",
