@@ -141,10 +141,12 @@ def _serial(asked: Asked) -> Outlet:
 
     def encode(messages: Iterable[Message]) -> Iterator[Message]:
         there = False
-        # A reader drops what comes first: it may be the end of a line.
-        yield Message(0.0, "", "", "", _FIRST[asked.form], rows=0, events=0)
         wanted = (m for m in messages if asked.asset in {None, m.asset})
         for message in packed(wanted, pack, asked.batch):
+            if not there:
+                # A reader drops what comes first: it may be the end of a line. At the first one's
+                # time, since a clock that holds the pace begins with it.
+                yield Message(message.t, "", "", "", _FIRST[asked.form], rows=0, events=0)
             there = True
             yield message
         if not there:

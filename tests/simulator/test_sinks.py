@@ -140,6 +140,15 @@ def test_a_reader_of_the_port_gets_every_line(
     assert f"played {rows} rows" in capsys.readouterr().out
 
 
+def test_by_the_clock_lines_begin_at_once(tmp_path: Path) -> None:
+    # The days of the scenario in a second; the years since 1970 would take minutes.
+    data, code = play_to_port(
+        tmp_path, "--format", "csv", "--asset", "pump-1", "--speed", "1000000"
+    )
+    assert code == 0
+    assert data.count(b"\r\n") > 100
+
+
 def test_lines_of_json_bear_all_machines(tmp_path: Path) -> None:
     data, code = play_to_port(tmp_path, "--format", "json")
     assert code == 0
