@@ -1,6 +1,7 @@
 """The loop: take what there is, journal it, judge it, commit, acknowledge, publish."""
 
 import logging
+import math
 import os
 import threading
 import time
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from agent import resources
 from agent.advisory import Advisory
 from agent.assemble import Assembler
 from agent.batch import GONE, Batch, Rejected, Swap
@@ -34,15 +36,27 @@ from agent.watchdog import Watchdog
 from contract import VERSION, topics
 from contract.errors import BrokenError, ContractError, DataError
 from contract.features import FeatureSpec
-from contract.report import Alert, ClassConfig, Measured, NodeConfig, NodeStatus, Quality
+from contract.report import (
+    Alert,
+    ClassConfig,
+    Measured,
+    NodeConfig,
+    NodeStatus,
+    Quality,
+    Resources,
+)
+from contract.settings import Standing
 
 if TYPE_CHECKING:
     from agent.page.logbook import Logbook
     from agent.page.server import Page
     from agent.plant import EdgeLink, HostLink
+    from agent.remote import Remote
 
 log = logging.getLogger("runout.agent")
 
+RESOURCES_S = 30.0
+"""Between two looks at what the machine has left."""
 MOST_STORED, MOST_TOLD = 100, 20
 """Assets whose marked values are in the store, for who looks, and in the status."""
 
@@ -400,6 +414,8 @@ def _node_config(config: AgentConfig) -> NodeConfig:
             for spec in config.asset_class
         ),
         config.assets,
+        config.node.area,
+        config.node.line,
     )
 
 
@@ -409,7 +425,10 @@ def _result(outcome: Outcome) -> Result:
 
 
 def run(  # noqa: PLR0915  # what is opened, one after the other
-    config: AgentConfig, stopping: Callable[[], bool], intake: Intake
+    config: AgentConfig,
+    stopping: Callable[[], bool],
+    intake: Intake,
+    remote: "Remote | None" = None,
 ) -> None:
     """Run until ``stopping`` says so; ``intake.wake`` ends a wait early.
 
@@ -471,10 +490,10 @@ def run(  # noqa: PLR0915  # what is opened, one after the other
             )
             opened.callback(edge.close)
         downlink = None
-        if config.federation.over_mqtt:
+        if config.federation.over_mqtt or config.federation.settings:
             from agent.downlink import Downlink  # noqa: PLC0415  # as above
 
-            downlink = Downlink(config, f"runout-{site}-{node}-releases")
+            downlink = Downlink(config, f"runout-{site}-{node}-releases", remote)
             opened.callback(downlink.close)
         sources: dict[str, Source] = {one.name: one.build() for one in config.source}
         table = FactsFile(config)
@@ -494,6 +513,7 @@ def run(  # noqa: PLR0915  # what is opened, one after the other
             status_topic,
             table,
             advisory,
+            remote,
         )
         if config.web.enabled:
             from agent.page.logbook import Logbook  # noqa: PLC0415  # 3 MB that not all need
@@ -540,7 +560,11 @@ class _Loop:
         status_topic: str,
         table: FactsFile,
         advisory: Advisory,
+        remote: "Remote | None",
     ) -> None:
+        self._remote = remote
+        self._resources: Resources | None = None
+        self._resources_s = -math.inf
         self._engine = engine
         self._table = table
         self._advisory = advisory
@@ -649,6 +673,12 @@ class _Loop:
         if self._plant is not None:
             self._take_held(*self._assembler.tick(time.time_ns()))
         self._advisory.tend()
+        if self._remote is not None:
+            well = self._link.connected.is_set() and not self._engine.store.problem
+            self._remote.tend(well=well)
+        if time.monotonic() - self._resources_s >= RESOURCES_S:
+            self._resources_s = time.monotonic()
+            self._resources = resources.look(self._engine.config.state)
         self._engine.consider_releases(time.time_ns())
         try:
             facts = self._table.changed()
@@ -719,6 +749,8 @@ class _Loop:
             self._link.publish([(topic, _json.encode(_node_config(config)), True)])
         self._was_connected = self._link.connected.is_set()
         status = self._engine.status(online=online, problem=self._clock_problem)
+        standing = Standing() if self._remote is None else self._remote.standing
+        status = msgspec.structs.replace(status, settings=standing, resources=self._resources)
         self._last_told = status
         if self._was_connected and (status != self._told or not online):
             self._link.publish([(self._status_topic, _json.encode(status), True)])

@@ -123,20 +123,43 @@ def _run(arguments: argparse.Namespace) -> int:
     give_back()
     config = load(arguments.config, arguments.set)
     set_up(logging.DEBUG if arguments.verbose else logging.INFO)
-    intake = Intake(config.limits.intake, round(config.limits.intake_mb * 1e6))
     stopping: list[int] = []
+    intakes: list[Intake] = []
+
+    def wake() -> None:
+        for intake in intakes:
+            intake.wake()
 
     def stop(number: int, _frame: object) -> None:
         stopping.append(number)
-        intake.wake()
+        wake()
 
     signal.signal(signal.SIGINT, stop)
     signal.signal(signal.SIGTERM, stop)
-    logging.getLogger("runout.agent").info(
-        "started", extra={"node": config.name, "state": str(config.state), "pid": os.getpid()}
-    )
-    run(config, lambda: bool(stopping), intake)
-    return 0
+    remote = None
+    if config.federation.settings:
+        from agent.remote import Remote  # 5 MB that a device by itself does without
+
+        remote = Remote(arguments.config, arguments.set, wake=wake)
+    while True:
+        if remote is not None:
+            config = remote.begin()
+        intake = Intake(config.limits.intake, round(config.limits.intake_mb * 1e6))
+        intakes[:] = [intake]
+        logging.getLogger("runout.agent").info(
+            "started", extra={"node": config.name, "state": str(config.state), "pid": os.getpid()}
+        )
+        if remote is None:
+            run(config, lambda: bool(stopping), intake)
+            return 0
+        try:
+            run(config, lambda: bool(stopping) or remote.restart.is_set(), intake, remote)
+        except RunoutError as error:
+            if not remote.on_trial:
+                raise
+            remote.take_back(str(error))
+        if stopping:
+            return 0
 
 
 def _check(arguments: argparse.Namespace) -> int:

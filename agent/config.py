@@ -30,11 +30,15 @@ class Node(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     Attributes:
         name: one for the whole life of the device; empty: its host name.
         site: where it stands.
+        area: of the site, for the fleet's pages and lists; may be empty.
+        line: of the area; may be empty.
         state: folder for the store, the checkpoint and the models.
     """
 
     name: str = ""
     site: str = "site"
+    area: str = ""
+    line: str = ""
     state: str = "out/agent"
 
 
@@ -333,6 +337,9 @@ class Federation(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         release_key: PEM file of the fleet's public key: no release but those it has signed judges
             here; empty: whoever may lay a file into the state folder is trusted.
         over_mqtt: take releases from the broker, too; needs ``release_key``.
+        settings: take changes of this configuration from the fleet, over the broker and signed; see
+            ``contract.settings.ALLOWED``. Needs ``release_key``.
+        settings_well_s: once the agent has been well with them for so long they are kept.
     """
 
     superlink: str = "127.0.0.1:9092"
@@ -343,6 +350,8 @@ class Federation(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     port: Annotated[int, msgspec.Meta(ge=0, le=65535)] = 0
     release_key: str = ""
     over_mqtt: bool = False
+    settings: bool = False
+    settings_well_s: Positive = 60.0
 
     def __post_init__(self) -> None:
         """Refuse what anybody could forge; msgspec turns this into an error with the path."""
@@ -350,6 +359,11 @@ class Federation(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             raise ValueError(
                 "over_mqtt: give release_key (runout-server key): whoever may publish to the "
                 "broker could else send models"
+            )
+        if self.settings and not self.release_key:
+            raise ValueError(
+                "settings: give release_key (runout-server key): whoever may publish to the "
+                "broker could else change this configuration"
             )
 
 

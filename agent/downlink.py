@@ -1,4 +1,4 @@
-"""Releases from the broker, for a device outside the federation: fetched, verified, laid aside.
+"""Releases and settings from the broker: fetched, verified, laid aside.
 
 They stand retained on a topic of their class. What the fleet's key has not signed is dropped here;
 whether it shall judge is then the rollout's decision, as for any other.
@@ -10,6 +10,7 @@ from agent import signature
 from agent.config import AgentConfig
 from agent.intake import Arrival
 from agent.mqtt import Link
+from agent.remote import Remote
 from agent.rollout import deliver
 from contract import topics
 from contract.errors import ContractError
@@ -22,11 +23,20 @@ class Downlink:
     """The connection that releases come by: one of its own, so that no reading waits for them.
 
     Args:
-        config: with ``federation.over_mqtt``.
+        config: with ``federation.over_mqtt`` or ``federation.settings``.
         client_id: of the connection.
+        remote: takes settings, where the configuration lets them come.
     """
 
-    def __init__(self, config: AgentConfig, client_id: str) -> None:
+    def __init__(self, config: AgentConfig, client_id: str, remote: Remote | None = None) -> None:
+        federation = config.federation
+        filters = []
+        if federation.over_mqtt:
+            filters += [(topics.release_topic(spec.name), 1) for spec in config.asset_class]
+        self._settings = topics.settings_topic(config.node.site, config.name)
+        if federation.settings:
+            filters.append((self._settings, 1))
+        self._remote = remote
         self._state = config.state
         self._trusted = signature.Trusted(config.federation.release_key)
         self._known: set[str] = set()
@@ -34,7 +44,7 @@ class Downlink:
         self._link = Link(
             config.mqtt,
             client_id=client_id,
-            filters=[(topics.release_topic(spec.name), 1) for spec in config.asset_class],
+            filters=filters,
             will=None,
             receive=self._receive,
             persistent=False,
@@ -54,10 +64,14 @@ class Downlink:
             if arrival.over or not arrival.payload:  # empty: there is none any more
                 continue
             try:
+                if arrival.topic == self._settings:
+                    if self._remote is not None:
+                        self._remote.take(arrival.payload, arrival.topic)
+                    continue
                 self._take(Release.from_bytes(arrival.payload, arrival.topic))
             except (ContractError, OSError) as error:
                 log.error(  # noqa: TRY400  # the sender's fault, or a full disk: no traceback
-                    "a release was not taken", extra={"topic": arrival.topic, "error": str(error)}
+                    "what came was not taken", extra={"topic": arrival.topic, "error": str(error)}
                 )
         self._link.acknowledge([arrival.token for arrival in arrivals])
 

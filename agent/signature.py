@@ -35,10 +35,14 @@ class Trusted:
 
     def problem(self, release: Release) -> str:
         """Return what speaks against a release, in words; empty: it is signed by this key."""
-        if not release.signature:
+        return self.refuses(release.signature, release.digest.encode())
+
+    def refuses(self, signature: str, content: bytes) -> str:
+        """Return what speaks against a signature, in hexadecimal, of some bytes; empty: nothing."""
+        if not signature:
             return "it is not signed, and this device takes what its fleet's key has signed"
         try:
-            self._key.verify(bytes.fromhex(release.signature), release.digest.encode())
+            self._key.verify(bytes.fromhex(signature), content)
         except (InvalidSignature, ValueError):
             return "its signature is not by the key that this device trusts"
         return ""

@@ -7,6 +7,8 @@ from typing import Annotated, Literal
 
 import msgspec
 
+from contract.settings import Standing
+
 
 class Why(msgspec.Struct, frozen=True):
     """One channel's part in a score.
@@ -382,6 +384,22 @@ class Quality(msgspec.Struct, frozen=True, omit_defaults=True):
     retrain: tuple[str, ...] = ()
 
 
+class Resources(msgspec.Struct, frozen=True):
+    """What a node has left, as of its last look; rounded, so that it seldom changes.
+
+    Attributes:
+        memory_mb: resident, of the agent's process; in steps of 5.
+        disk_free_mb: where its state lies; in steps of 100.
+        temperature_c: of the processor, in steps of 5; None: not told.
+        load: of one processor over a minute, in steps of 0.5.
+    """
+
+    memory_mb: int
+    disk_free_mb: int
+    temperature_c: int | None
+    load: float
+
+
 class NodeStatus(msgspec.Struct, frozen=True):
     """How a node is: retained on its status topic, and the last will when it is gone.
 
@@ -404,6 +422,8 @@ class NodeStatus(msgspec.Struct, frozen=True):
             checkpoint; says when retraining is asked for.
         problem: why nothing can be stored at present, or what is wrong with the node's clock;
             empty: nothing that is known.
+        settings: what became of the fleet's settings, where the node takes them.
+        resources: of the node's process and machine.
     """
 
     node: str
@@ -421,6 +441,8 @@ class NodeStatus(msgspec.Struct, frozen=True):
     quality: dict[str, Quality] = {}
     problem: str = ""
     marked_of: dict[str, dict[str, int]] = {}
+    settings: Standing = Standing()
+    resources: Resources | None = None
 
 
 class Measured(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -471,9 +493,13 @@ class NodeConfig(msgspec.Struct, frozen=True):
         contract: version of what crosses the wire.
         classes: asset classes.
         assets: asset name patterns to class names.
+        area: of the site, where the node stands; empty: not said.
+        line: of the area.
     """
 
     node: str
     contract: int
     classes: tuple[ClassConfig, ...]
     assets: dict[str, str]
+    area: str = ""
+    line: str = ""

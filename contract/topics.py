@@ -55,6 +55,11 @@ def release_topic(asset_class: str) -> str:
     return f"{PREFIX}/releases/{asset_class}"
 
 
+def settings_topic(site: str, node: str) -> str:
+    """Build the retained topic on which the fleet's settings for a node stand."""
+    return f"{PREFIX}/settings/{site}/{node}"
+
+
 def config_topic(site: str, node: str) -> str:
     """Build the retained topic on which a node says what it measures."""
     return f"{PREFIX}/{site}/{node}/config"

@@ -48,25 +48,35 @@ def publish(state: Path, broker: Mqtt, *, anew: bool = False) -> dict[str, int]:
             continue  # it stays in the list with its problem
     if not news:
         return {}
+    for name, (version, content) in news.items():
+        retain(broker, {topics.release_topic(name): content})
+        known[name] = version
+        npz.write(state / TOLD, msgspec.json.encode(known))
+    return {name: version for name, (version, _) in news.items()}
+
+
+def retain(broker: Mqtt, messages: dict[str, bytes]) -> None:
+    """Publish retained messages, by topic, and return once the broker has them all.
+
+    Raises:
+        RunoutError: the broker cannot be reached, or does not take one.
+    """
     client = _connected(broker)
     try:
-        for name, (version, content) in news.items():
-            done = client.publish(topics.release_topic(name), content, qos=1, retain=True)
+        for topic, content in messages.items():
+            done = client.publish(topic, content, qos=1, retain=True)
             try:
                 done.wait_for_publish(PATIENCE_S)
             except (RuntimeError, ValueError) as error:
-                raise RunoutError(f"the broker did not take a release: {error}") from error
+                raise RunoutError(f"{topic}: the broker did not take it: {error}") from error
             if not done.is_published():
                 raise RunoutError(
-                    f"the broker did not take version {version} of {name} ({len(content):,} "
-                    f"bytes) within {PATIENCE_S:.0f} s: does it allow packets of that size?"
+                    f"{topic}: the broker did not take {len(content):,} bytes within "
+                    f"{PATIENCE_S:.0f} s: does it allow packets of that size?"
                 )
-            known[name] = version
-            npz.write(state / TOLD, msgspec.json.encode(known))
     finally:
         client.disconnect()
         client.loop_stop()
-    return {name: version for name, (version, _) in news.items()}
 
 
 def _told(state: Path) -> dict[str, int]:

@@ -82,6 +82,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     select.add_argument("--out", type=Path, metavar="FILE", help="write the chosen model here")
     _add_models(command)
+    _add_config(command)
     withdraw = command(
         "withdraw", _withdraw, "Take a node out of the sums; the next training goes without."
     )
@@ -169,6 +170,57 @@ def _add_models(command: _Command) -> None:
     action("history", "history", "Which version was handed out when, and to whom.", module=waves)
     out = action("withdraw", "withdraw", "Take a node out of the sums, and release the result.")
     out.add_argument("node", help="its name")
+
+
+def _add_config(command: _Command) -> None:
+    """Add what is done with devices' configurations."""
+    config = command(
+        "config",
+        _settings("listed"),
+        "Change devices' configurations from here, or say what became of that.",
+        actions=True,
+    )
+    actions = config.add_subparsers(metavar="ACTION")
+
+    def action(name: str, do: str, text: str) -> argparse.ArgumentParser:
+        sub = actions.add_parser(name, help=text, description=text)
+        sub.set_defaults(do=_settings(do))
+        sub.add_argument("--config", type=Path, default=argparse.SUPPRESS, metavar="FILE")
+        return sub
+
+    def of_devices(sub: argparse.ArgumentParser) -> None:
+        sub.add_argument("node", nargs="*", help="names of devices")
+        for name in ("site", "area", "line"):
+            sub.add_argument(f"--{name}", default="", help=f"devices of that {name}")
+
+    action("list", "listed", "What became of each device's newest settings (the default).")
+    of_devices(action("show", "show", "All settings a device was given."))
+    push = action("push", "push", "Give devices other settings: signed, tried there, taken back.")
+    of_devices(push)
+    push.add_argument("--all", action="store_true", help="all devices that were heard")
+    push.add_argument(
+        "--set",
+        dest="change",
+        action="append",
+        default=[],
+        required=True,
+        metavar="KEY=VALUE",
+        help="as of runout-agent; may be given again; without a value: as the device's file says",
+    )
+    push.add_argument("--only", action="store_true", help="take back what was set before")
+    back = action("rollback", "rollback", "Give devices the settings of an earlier version again.")
+    of_devices(back)
+    back.add_argument("--to", type=int, metavar="VERSION", help="0: their own files alone")
+
+
+def _settings(name: str) -> Callable[[argparse.Namespace], int]:
+    def do(arguments: argparse.Namespace) -> int:
+        from server import settings_command
+
+        run: Callable[[ServerConfig, argparse.Namespace], int] = getattr(settings_command, name)
+        return run(load(arguments.config), arguments)
+
+    return do
 
 
 def _run(arguments: argparse.Namespace) -> int:

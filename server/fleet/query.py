@@ -11,6 +11,7 @@ from sqlalchemy import (
     RowMapping,
     and_,
     case,
+    exists,
     func,
     or_,
     select,
@@ -20,6 +21,7 @@ from contract.report import Alert, Health, NodeConfig, NodeStatus
 from server.fleet import tables
 
 PER_PAGE = 50
+MOST_LABELS = 500
 MOST_POINTS = 20_000
 """Of a machine's history that are read at once."""
 
@@ -37,6 +39,8 @@ class Filter(msgspec.Struct, frozen=True):
     Attributes:
         q: words that stand in site, device, machine or class.
         site: of one site.
+        area: of an area of it.
+        line: of a line of that.
         node: of one device.
         state: one of ``STATES``.
         only: ``silent``, ``alert`` (one that waits for somebody), ``doubtful`` data.
@@ -46,6 +50,8 @@ class Filter(msgspec.Struct, frozen=True):
 
     q: str = ""
     site: str = ""
+    area: str = ""
+    line: str = ""
     node: str = ""
     state: str = ""
     only: str = ""
@@ -56,8 +62,9 @@ class Filter(msgspec.Struct, frozen=True):
     def of(cls, asked: dict[str, str]) -> "Filter":
         """Read an address; what makes no sense is as if it were not there.
 
-        >>> Filter.of({"q": " pump ", "state": "broken", "page": "x"})
-        Filter(q='pump', site='', node='', state='', only='', order='worst', page=1)
+        >>> found = Filter.of({"q": " pump ", "state": "broken", "page": "x"})
+        >>> found.q, found.state, found.page
+        ('pump', '', 1)
         """
         page = asked.get("page", "1")
         order = asked.get("order", "worst")
@@ -65,6 +72,8 @@ class Filter(msgspec.Struct, frozen=True):
         return cls(
             q=asked.get("q", "").strip()[:200],
             site=asked.get("site", "")[:200],
+            area=asked.get("area", "")[:200],
+            line=asked.get("line", "")[:200],
             node=asked.get("node", "")[:200],
             state=state if state in STATES else "",
             only=only if only in {"silent", "alert", "doubtful"} else "",
@@ -75,7 +84,9 @@ class Filter(msgspec.Struct, frozen=True):
     @property
     def narrows(self) -> bool:
         """Return whether anything is left out."""
-        return bool(self.q or self.site or self.node or self.state or self.only)
+        return bool(
+            self.q or self.site or self.area or self.line or self.node or self.state or self.only
+        )
 
     def address(self, **changes: Any) -> dict[str, str]:
         """Return it as an address has it, without what goes without saying."""
@@ -203,6 +214,15 @@ class Query:
         ):
             if wanted:
                 where.append(column == wanted)
+        labels = [
+            tables.node.c[name] == wanted
+            for name, wanted in (("area", asked.area), ("line", asked.line))
+            if wanted
+        ]
+        if labels:
+            of = tables.node.c
+            there = exists().where(of.site == machine.site, of.node == machine.node, *labels)
+            where.append(there)
         only: dict[str, ColumnElement[bool]] = {
             "silent": machine.heard_s < now - self._silent_s,
             "alert": machine.alert_now.in_(OPEN),
@@ -211,6 +231,17 @@ class Query:
         if asked.only:
             where.append(only[asked.only])
         return where
+
+    def labels(self, site: str = "") -> dict[str, list[str]]:
+        """Return the areas and lines that devices say, of one site or all, by name."""
+        of = tables.node.c
+        found = {}
+        with self._engine.connect() as db:
+            for name in ("area", "line"):
+                asked = select(of[name]).where(of[name] != "").distinct().order_by(of[name])
+                asked = asked.where(of.site == site) if site else asked
+                found[name] = [str(value) for (value,) in db.execute(asked.limit(MOST_LABELS))]
+        return found
 
     def machine(self, site: str, node: str, asset: str) -> Seen | None:
         """Return one machine; None: nothing was ever heard of it."""

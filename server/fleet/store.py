@@ -248,6 +248,7 @@ class Store:
                     lives += self._take_live(place, said.status, now)
                 case ConfigSaid():
                     row["config"] = said.body.decode()
+                    row["area"], row["line"] = said.config.area[:200], said.config.line[:200]
                     configured[place] = said.config
                 case HealthSaid(report=report) if report.replayed is True:
                     row["replayed_s"], row["behind_s"] = now, max(0.0, now - report.t)
@@ -442,6 +443,8 @@ def _new_node(place: tuple[str, str], now: float) -> dict[str, Any]:
         "behind_s": None,
         "status": "",
         "config": "",
+        "area": "",
+        "line": "",
     }
 
 

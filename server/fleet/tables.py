@@ -17,7 +17,7 @@ from sqlalchemy import (
     UniqueConstraint,
 )
 
-VERSION = 1
+VERSION = 2
 """Of the layout; tables of another are not touched."""
 
 # SQLite numbers rows by itself only where the type is INTEGER.
@@ -44,6 +44,8 @@ node = Table(
     Column("behind_s", Double),  # by how much that was late
     Column("status", Text, nullable=False),  # as it came
     Column("config", Text, nullable=False),  # as it came; empty: not yet
+    Column("area", String(200), nullable=False),
+    Column("line", String(200), nullable=False),
 )
 
 machine = Table(

@@ -59,7 +59,8 @@ def _row(row: Row, now: float) -> Html:
         make(
             "th",
             make("a", row["node"], href=address("/", {"site": row["site"], "node": row["node"]})),
-            make("small", row["site"]),
+            make("small", " · ".join(filter(None, (row["site"], row["area"], row["line"])))),
+            make("small", _left(status), class_="left") if status and status.resources else None,
             scope="row",
         ),
         make(
@@ -79,5 +80,31 @@ def _row(row: Row, now: float) -> Html:
             class_="rejected",
         ),
         make("td", behind or "no", class_="behind"),
-        make("td", make("ul", judged, asks), class_="judged"),
+        make("td", make("ul", judged, asks, _settings(status)), class_="judged"),
     )
+
+
+def _left(status: NodeStatus) -> str:
+    """Return what the device has left, in words."""
+    own = status.resources
+    if own is None:
+        return ""
+    warm = f", {own.temperature_c} °C" if own.temperature_c is not None else ""
+    free = f"{own.disk_free_mb / 1000:.1f} GB free"
+    return f"{own.memory_mb} MB of memory, {free}, load {own.load:g}{warm}"
+
+
+def _settings(status: NodeStatus | None) -> Html | None:
+    """Return what became of the fleet's settings."""
+    if status is None or not status.settings.version:
+        return None
+    own = status.settings
+    said = {
+        "trial": "are on trial",
+        "applied": "are in force",
+        "refused": f"are refused: {own.reason}",
+        "rolled_back": f"were taken back: {own.reason}",
+    }
+    mark = own.state in {"refused", "rolled_back"}
+    words_ = f"settings {own.version} {said.get(own.state, own.state)}"
+    return make("li", words_, class_="mark" if mark else "")

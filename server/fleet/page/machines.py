@@ -43,7 +43,7 @@ def fleet(visit: Visit, query: Query, asked: Filter) -> str:
         _legend(counts),
         _sites(sites) if len(sites) > 1 else None,
         make("h2", "Machines", id="machines"),
-        _filters(asked, sites),
+        _filters(asked, sites, query.labels(asked.site)),
         live(
             "div",
             "list",
@@ -163,7 +163,7 @@ def _site(site: Site) -> Html:
     )
 
 
-def _filters(asked: Filter, sites: list[Site]) -> Html:
+def _filters(asked: Filter, sites: list[Site], labels: dict[str, list[str]]) -> Html:
     def choice(name: str, label: str, options: dict[str, str], chosen: str) -> Html:
         return make(
             "label",
@@ -197,6 +197,14 @@ def _filters(asked: Filter, sites: list[Site]) -> Html:
             ),
         ),
         choice("site", "Site", names, asked.site) if len(names) > 2 else None,
+        [
+            choice(name, name.title(), {"": f"all {name}s"} | {one: one for one in of}, chosen)
+            for name, of, chosen in (
+                ("area", labels["area"], asked.area),
+                ("line", labels["line"], asked.line),
+            )
+            if of or chosen
+        ],
         make("input", type="hidden", name="node", value=asked.node) if asked.node else None,
         choice(
             "state",
