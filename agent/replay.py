@@ -21,6 +21,7 @@ from typing import TextIO
 import msgspec
 
 from agent.app import Engine
+from agent.batch import Swap
 from agent.config import AgentConfig, load
 from agent.facts import FactsFile
 from agent.files import bursts, results
@@ -31,7 +32,9 @@ from agent.files.recording import Recording
 from agent.files.score import RulScore, rul_score
 from agent.files.times import moment_ns
 from agent.files.truth import Windows, read_rul
-from contract.errors import ConfigError, DataError
+from agent.rollout import file_name, folders
+from contract.errors import ConfigError, ContractError, DataError
+from contract.release import load_model
 from contract.report import NodeStatus
 
 
@@ -45,6 +48,7 @@ class Job:
         state: folder for the store; None: one that is removed again.
         speed: times the data's own pace; 0: as fast as it goes.
         out: file for the outcomes, or None.
+        releases: of the fleet, that judge from the first row on.
         labels: JSON file of windows in which recordings are faulty, or None.
         rul: file of true remaining lives, in rows, or None.
     """
@@ -56,6 +60,7 @@ class Job:
     out: Path | None = None
     labels: Path | None = None
     rul: Path | None = None
+    releases: Sequence[Path] = ()
 
 
 def replay(
@@ -189,7 +194,27 @@ def _engine(config: AgentConfig, job: Job, opened: ExitStack) -> Engine:
         )
     if (facts := FactsFile(config).changed()) is not None:
         engine.take_facts(facts)
+    for path in job.releases:
+        _judge_by(engine, path)
     return engine
+
+
+def _judge_by(engine: Engine, path: Path) -> None:
+    """Let a release judge; raises ``ConfigError`` where it is for something else."""
+    try:
+        release = load_model(path)
+    except ContractError as error:
+        raise ConfigError(f"--release {error}") from error
+    spec = release.manifest.asset_class
+    group = engine.pipeline.groups.get(spec.name)
+    if group is None or group.spec.digest() != spec.digest():
+        raise ConfigError(
+            f"--release {path}: it is for asset class {spec.name!r} of spec {spec.digest()}, "
+            "which the configuration does not have so"
+        )
+    _, releases, _ = folders(engine.config.state)
+    release.save(releases / file_name(spec.name, release.version))
+    engine.swap(Swap(spec.name, release.version, release.digest))
 
 
 def _notes(before: NodeStatus, after: NodeStatus, done: Done) -> list[str]:
@@ -245,6 +270,7 @@ def command(arguments: argparse.Namespace) -> int:
         out=arguments.out,
         labels=arguments.labels,
         rul=arguments.rul,
+        releases=arguments.release,
     )
     stopping = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):

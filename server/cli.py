@@ -89,7 +89,9 @@ def _parser() -> argparse.ArgumentParser:
     command("key", _key, "Print the public key that devices trust (federation.release_key).")
     command("publish", _publish, "Put what is handed out on the broker, for devices to fetch.")
     command("fleet", _fleet, "Serve the fleet page alone, until SIGINT or SIGTERM.")
-    command("service", _service, "Serve the models over REST, until SIGINT or SIGTERM.")
+    command("service", _service, "Serve the models over REST and gRPC, until SIGINT or SIGTERM.")
+    score = command("score", _score, "Score stored telemetry into a table, time after time.")
+    score.add_argument("--once", action="store_true", help="what is new now, and end")
     command("repin", _repin, "Let the next training pin the spec that most nodes run then.")
     return parser
 
@@ -147,6 +149,9 @@ def _add_models(command: _Command) -> None:
     action("list", "listed", "All versions there are (the default).")
     action("show", "show", "Whence a version comes, who is in it, and how it did.", "version")
     action("diff", "diff", "What two versions differ in.", "one", "other")
+    export = action("export", "export", "Write a version for other runtimes.", "version")
+    export.add_argument("--onnx", type=Path, metavar="FOLDER", help="a graph for each model")
+    export.add_argument("--mlflow", metavar="URI", help="register it there, with its lineage")
     action("promote", "promote", "Hand an earlier version's models out again.", "version")
     back = action("rollback", "rollback", "Hand out what judged before the newest version.")
     back.add_argument(
@@ -297,6 +302,12 @@ def _service(arguments: argparse.Namespace) -> int:
     from server.service_command import serve
 
     return serve(load(arguments.config))
+
+
+def _score(arguments: argparse.Namespace) -> int:
+    from server.scores_command import score
+
+    return score(load(arguments.config), _tell, once=arguments.once)
 
 
 def _key(arguments: argparse.Namespace) -> int:

@@ -43,9 +43,11 @@ class Service(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         token_file: holds on its first line the bearer token that callers must give.
         most_rows: in one request.
         most_bytes: of one request.
+        grpc: ``host:port`` for the same over gRPC; empty: REST alone.
     """
 
     listen: str = "127.0.0.1:8790"
+    grpc: str = ""
     token_file: str = ""
     most_rows: Count = 10_000
     most_bytes: Count = 16_000_000
@@ -59,6 +61,22 @@ class Service(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def port(self) -> int:
         """Return the port to listen on."""
         return int(self.listen.rpartition(":")[2])
+
+
+class Scores(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Stored telemetry that is scored ahead: ``runout-server score``.
+
+    Attributes:
+        agent: configuration of the agents whose telemetry it is.
+        files: patterns of files, as of ``runout-agent replay``; each is replayed by itself.
+        database: SQLAlchemy's URL; empty: SQLite, ``scores.db`` in the state folder.
+        every_s: from one look for files and versions to the next.
+    """
+
+    agent: str
+    files: Annotated[tuple[str, ...], msgspec.Meta(min_length=1)]
+    database: str = ""
+    every_s: Positive = 3600.0
 
 
 class ServerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -87,7 +105,8 @@ class ServerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             on what nodes say and nothing else; empty: there is no proxy. Needs ``tls``.
         guard: how far one node may stand out.
         waves: how a release reaches the fleet.
-        service: models over REST.
+        service: models over REST and gRPC.
+        scores: telemetry that is scored ahead; None: none is.
         mqtt: the broker on which agents report; None: ``run`` has no fleet page.
         fleet: the fleet's table and page.
     """
@@ -110,6 +129,7 @@ class ServerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     guard: Limits = Limits()
     waves: Policy = Policy()
     service: Service = Service()
+    scores: Scores | None = None
     mqtt: Mqtt | None = None
     fleet: FleetConfig = FleetConfig()
 
@@ -145,19 +165,25 @@ def load(path: Path) -> ServerConfig:
 
 
 def _problem(config: ServerConfig) -> str:
+    grpc = config.service.grpc
     for key, listen, example in (
         ("listen", config.listen, "127.0.0.1:9092"),
         ("service.listen", config.service.listen, "127.0.0.1:8790"),
+        *((("service.grpc", grpc, "127.0.0.1:8791"),) if grpc else ()),
     ):
         host, _, port = listen.rpartition(":")
         if not host or not port.isdigit() or not 1 <= int(port) <= 65535:
             return f"{key}: {listen!r} is not host:port, such as {example}"
     service = config.service
-    if not is_loopback(service.host) and (config.tls is None or not service.token_file):
-        return (
-            f"service.listen: {service.host!r} is beyond loopback: give [tls] and "
-            "service.token_file, or put a proxy with TLS in front of loopback"
-        )
+    for key, listen in (("listen", service.listen), ("grpc", service.grpc or service.listen)):
+        host = listen.rpartition(":")[0].strip("[]")
+        if not is_loopback(host) and (config.tls is None or not service.token_file):
+            return (
+                f"service.{key}: {host!r} is beyond loopback: give [tls] and "
+                "service.token_file, or put a proxy with TLS in front of loopback"
+            )
+    if config.scores is not None and not Path(config.scores.agent).is_file():
+        return f"scores.agent: there is no file {config.scores.agent!r}"
     if config.inner:
         host, _, port = config.inner.rpartition(":")
         if not is_loopback(host.strip("[]")) or not port.isdigit() or config.tls is None:

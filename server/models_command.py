@@ -253,6 +253,33 @@ def locked(state: Path) -> Iterator[None]:
         yield
 
 
+def export(config: ServerConfig, arguments: argparse.Namespace) -> int:
+    """Write a version for other runtimes."""
+    registry = registry_of(config, arguments)
+    release = _known(registry, arguments.version)
+    if arguments.onnx is None and arguments.mlflow is None:
+        raise RunoutError("say where to: --onnx FOLDER or --mlflow URI")
+    try:
+        if arguments.onnx is not None:
+            from server import onnx_export  # noqa: PLC0415  # an extra
+
+            paths, problems = onnx_export.write(release, arguments.onnx)
+            for path in paths:
+                print(path)
+            for name, problem in problems.items():
+                print(f"{name}: not exported: {problem}")
+        if arguments.mlflow is not None:
+            from server import mlflow_export  # noqa: PLC0415  # an extra
+
+            number = mlflow_export.export(registry, release.version, arguments.mlflow)
+            print(f"{arguments.mlflow}: version {number} of {registry.asset_class}")
+    except ImportError as error:
+        raise RunoutError(
+            f"what it needs is not installed ({error}): pip install 'runout[onnx,mlflow]'"
+        ) from error
+    return 0
+
+
 def registry_of(config: ServerConfig, arguments: argparse.Namespace) -> Registry:
     """Return the registry that is meant; raises ``RunoutError`` where that is not plain."""
     known = cohorts(config.folder)

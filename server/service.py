@@ -7,7 +7,7 @@ asked.
 import hmac
 import threading
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -151,13 +151,16 @@ class Models:
         return release
 
 
-def app_of(state: Path, service: Service, token: str = "") -> FastAPI:
+def app_of(
+    state: Path, service: Service, token: str = "", scores: APIRouter | None = None
+) -> FastAPI:
     """Return the application.
 
     Args:
         state: the server's folder.
         service: limits.
         token: that callers must bear; empty: none.
+        scores: what was scored before, see ``server.scores_rest``; None: nothing was.
     """
     bearer = HTTPBearer(auto_error=False)
 
@@ -186,6 +189,8 @@ def app_of(state: Path, service: Service, token: str = "") -> FastAPI:
     models = Models(state)
     app.include_router(_about(models))
     app.include_router(_answers(models, service))
+    if scores is not None:
+        app.include_router(scores)
     app.add_exception_handler(RequestValidationError, _wrong)
     app.add_middleware(_Limited, most_bytes=service.most_bytes)
     return app
@@ -211,24 +216,7 @@ def _about(models: Models) -> APIRouter:
     @router.get("/classes")
     def classes() -> list[ClassSummary]:
         """List the asset classes that have a version handed out."""
-        found = []
-        for name in cohorts(models.state):
-            if models.registry(name).pointed() is None:
-                continue
-            release = models.get(name, None)
-            spec = release.manifest.asset_class
-            features = FeatureSpec.of(spec)
-            found.append(
-                ClassSummary(
-                    asset_class=name,
-                    digest=spec.digest(),
-                    version=release.version,
-                    features=list(features.names),
-                    watched=[features.names[i] for i in features.columns(spec.health_stats)],
-                    kinds=[] if spec.faults is None else list(spec.faults.kinds),
-                )
-            )
-        return found
+        return summaries(models)
 
     @router.get("/classes/{asset_class}/versions")
     def versions(asset_class: str) -> list[VersionSummary]:
@@ -268,6 +256,28 @@ def _about(models: Models) -> APIRouter:
     return router
 
 
+def summaries(models: Models) -> list[ClassSummary]:
+    """Return the asset classes that have a version handed out."""
+    found = []
+    for name in cohorts(models.state):
+        if models.registry(name).pointed() is None:
+            continue
+        release = models.get(name, None)
+        spec = release.manifest.asset_class
+        features = FeatureSpec.of(spec)
+        found.append(
+            ClassSummary(
+                asset_class=name,
+                digest=spec.digest(),
+                version=release.version,
+                features=list(features.names),
+                watched=[features.names[i] for i in features.columns(spec.health_stats)],
+                kinds=[] if spec.faults is None else list(spec.faults.kinds),
+            )
+        )
+    return found
+
+
 def _answers(models: Models, service: Service) -> APIRouter:
     """Return what the models answer."""
     router = APIRouter(prefix="/v1")
@@ -276,40 +286,55 @@ def _answers(models: Models, service: Service) -> APIRouter:
     def predict(asset_class: str, asked: PredictRequest) -> Predicted:
         """Tell remaining life, in hours."""
         release = models.get(asset_class, asked.version)
-        spec = release.manifest.asset_class
-        rows = _matrix(asked.rows, len(FeatureSpec.of(spec)), service.most_rows)
-        model = asked.model or release.manifest.rul_model
-        if model not in release.rul:
-            there = ", ".join(release.rul) or "none"
-            raise HTTPException(404, f"version {release.version} holds {there}, not {model!r}")
-        hours = release.predict(rows, model)
-        return Predicted(**_by(release), model=model, remaining_life=hours.tolist())
+        return predicted(release, asked.rows, service.most_rows, asked.model or "")
 
     @router.post("/classes/{asset_class}/score")
     def score(asset_class: str, asked: ScoreRequest) -> Scored:
         """Tell how far from healthy each row is."""
-        release = models.get(asset_class, asked.version)
-        rows = _matrix(asked.rows, _watched(release), service.most_rows)
-        try:
-            scores = release.score(rows)
-        except ContractError as error:
-            raise HTTPException(404, str(error)) from error
-        return Scored(**_by(release), scores=np.nan_to_num(scores).tolist())
+        return scored(models.get(asset_class, asked.version), asked.rows, service.most_rows)
 
     @router.post("/classes/{asset_class}/diagnose")
     def diagnose(asset_class: str, asked: ScoreRequest) -> Diagnosed:
         """Tell which kind of fault each row looks like."""
-        release = models.get(asset_class, asked.version)
-        rows = _matrix(asked.rows, _watched(release), service.most_rows)
-        faults = release.manifest.asset_class.faults
-        try:
-            shares = release.diagnose(rows)
-        except ContractError as error:
-            raise HTTPException(404, str(error)) from error
-        kinds = [] if faults is None else list(faults.kinds)
-        return Diagnosed(**_by(release), kinds=kinds, shares=shares.tolist())
+        return diagnosed(models.get(asset_class, asked.version), asked.rows, service.most_rows)
 
     return router
+
+
+def predicted(
+    release: Release, rows: Sequence[Sequence[float]], most: int, model: str = ""
+) -> Predicted:
+    """Return what a release says of raw feature vectors; raises 404, 409, 413."""
+    spec = release.manifest.asset_class
+    matrix = _matrix(rows, len(FeatureSpec.of(spec)), most)
+    model = model or release.manifest.rul_model
+    if model not in release.rul:
+        there = ", ".join(release.rul) or "none"
+        raise HTTPException(404, f"version {release.version} holds {there}, not {model!r}")
+    hours = release.predict(matrix, model)
+    return Predicted(**_by(release), model=model, remaining_life=hours.tolist())
+
+
+def scored(release: Release, rows: Sequence[Sequence[float]], most: int) -> Scored:
+    """Return what a release says of watched features; raises 404, 409, 413."""
+    matrix = _matrix(rows, _watched(release), most)
+    try:
+        scores = release.score(matrix)
+    except ContractError as error:
+        raise HTTPException(404, str(error)) from error
+    return Scored(**_by(release), scores=np.nan_to_num(scores).tolist())
+
+
+def diagnosed(release: Release, rows: Sequence[Sequence[float]], most: int) -> Diagnosed:
+    """Return which kinds of faults watched features look like; raises 404, 409, 413."""
+    matrix = _matrix(rows, _watched(release), most)
+    faults = release.manifest.asset_class.faults
+    try:
+        shares = release.diagnose(matrix)
+    except ContractError as error:
+        raise HTTPException(404, str(error)) from error
+    kinds = [] if faults is None else list(faults.kinds)
+    return Diagnosed(**_by(release), kinds=kinds, shares=shares.tolist())
 
 
 def _by(release: Release) -> dict[str, Any]:
@@ -322,7 +347,7 @@ def _watched(release: Release) -> int:
     return len(FeatureSpec.of(spec).columns(spec.health_stats))
 
 
-def _matrix(rows: list[list[float]], width: int, most: int) -> Floats:
+def _matrix(rows: Sequence[Sequence[float]], width: int, most: int) -> Floats:
     if len(rows) > most:
         raise HTTPException(413, f"{len(rows)} rows; {most} at most at a time")
     for number, row in enumerate(rows):

@@ -64,7 +64,7 @@ def blocks() -> list[tuple[str, str]]:
 
 @pytest.mark.parametrize(("where", "text"), blocks(), ids=[where for where, _ in blocks()])
 def test_a_configuration_in_the_documentation_is_one_that_the_agent_takes(
-    where: str, text: str, tmp_path: Path
+    where: str, text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     del where
     raw = tomllib.loads(text)
@@ -72,6 +72,13 @@ def test_a_configuration_in_the_documentation_is_one_that_the_agent_takes(
         text = text.replace("0.0.0.0", "127.0.0.1")  # noqa: S104  # beyond loopback: files
         (tmp_path / "server.toml").write_text(text)
         assert load_server(tmp_path / "server.toml").service.most_rows == 10_000
+        return
+    if "scores" in raw:  # the server's, too
+        monkeypatch.chdir(ROOT)
+        (tmp_path / "server.toml").write_text(text)
+        scores = load_server(tmp_path / "server.toml").scores
+        assert scores is not None
+        assert scores.every_s == 3600.0
         return
     if "waves" in raw:  # the server's, too
         (tmp_path / "server.toml").write_text(text)

@@ -30,6 +30,14 @@ def add(parser: argparse.ArgumentParser) -> None:
         "--state", type=Path, metavar="DIR", help="keep what is learnt here; absent: nowhere"
     )
     parser.add_argument(
+        "--release",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="judge by this release of the fleet; may be given again, for another class",
+    )
+    parser.add_argument(
         "--speed",
         type=float,
         default=0.0,

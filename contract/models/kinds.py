@@ -142,7 +142,7 @@ class LinearSums:
     def learn(self, Z: Floats, labels: Labels) -> "LinearSums":
         """Return the sums with rows ``(n, F)`` of kinds ``(n,)`` in them."""
         targets = np.eye(len(self.spec.kinds))[labels]
-        own = GramSums.of(expand(compressed(Z), _ridge(self.spec)), targets)
+        own = GramSums.of(expand(compressed(Z), ridge_of(self.spec)), targets)
         return replace(self, sums=self.sums.merge(own))
 
     def merge(self, other: "LinearSums") -> "LinearSums":
@@ -181,7 +181,7 @@ class LinearModel:
 
     def probabilities(self, Z: Floats) -> Floats:
         """Return the share of each kind ``(n, K)`` for standardised rows ``(n, F)``."""
-        phi = expand(compressed(Z), _ridge(self.spec))
+        phi = expand(compressed(Z), ridge_of(self.spec))
         scores = np.maximum(np.einsum("nd,dk->nk", phi, self.coefficients), 0.0)
         total = scores.sum(axis=1, keepdims=True)
         even = np.full_like(scores, 1.0 / scores.shape[1])
@@ -193,7 +193,8 @@ class LinearModel:
         return {prefix + "coefficients": self.coefficients}
 
 
-def _ridge(spec: Linear) -> Ridge:
+def ridge_of(spec: Linear) -> Ridge:
+    """Return the random features of such a model as ridge has them."""
     return Ridge(random=spec.random, activation="fourier", width=spec.width, seed=spec.seed)
 
 
@@ -271,7 +272,7 @@ def nothing(spec: Faults, size: int) -> KindState:
     if isinstance(spec, NaiveBayes):
         return BayesSums(KindMoments.empty(size, len(spec.kinds)))
     if isinstance(spec, Linear):
-        columns = width(size, _ridge(spec))
+        columns = width(size, ridge_of(spec))
         zeros = np.zeros((columns, len(spec.kinds)))
         return LinearSums(spec, GramSums(0.0, np.zeros((columns, columns)), zeros, 0.0))
     sizes = [size, *(spec.hidden if spec.estimator == "MLPClassifier" else ()), len(spec.kinds)]
