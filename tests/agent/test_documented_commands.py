@@ -46,6 +46,7 @@ BY_ANOTHER_TEST = {
     r"runout-server select ": "tests/server/test_flower.py::test_a_fleet_tries_models",
     r"runout-server (models )?service ": "tests/server/test_service.py::test_the_command_serves",
     r"curl .*/v1/classes": "tests/server/test_service.py::test_what_the_service_answers",
+    r"runout-server models (wave|history)": "tests/server/test_waves.py::test_a_person_sees_holds",
     r"runout-server models": "tests/server/test_models_command.py::test_versions_are_listed",
     r"flwr run ": "tests/server/test_flower.py::test_a_run_from_outside_trains",
     r"runout-simulator replay --dataset cmapss": (
