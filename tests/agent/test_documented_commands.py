@@ -46,6 +46,7 @@ BY_ANOTHER_TEST = {
     r"runout-server select ": "tests/server/test_flower.py::test_a_fleet_tries_models",
     r"runout-server (models )?service ": "tests/server/test_service.py::test_the_command_serves",
     r"curl .*/v1/classes": "tests/server/test_service.py::test_what_the_service_answers",
+    r"runout-server models (wave|history)": "tests/server/test_waves.py::test_a_person_sees_holds",
     r"runout-server models": "tests/server/test_models_command.py::test_versions_are_listed",
     r"runout-server config ": "tests/server/test_settings.py::test_devices_are_chosen_by_labels",
     r"runout-server score ": "tests/server/test_scores.py::test_the_command_says_what_it_did",
