@@ -74,7 +74,7 @@ def test_the_demonstration_on_nasa_recordings_is_better_together(tmp_path: Path)
 
 
 @pytest.mark.flower
-@pytest.mark.parametrize("after", ["agents:", "nodes are there"])
+@pytest.mark.parametrize("after", ["agents:", "answered"])
 def test_ctrl_c_at_any_moment_leaves_no_process(tmp_path: Path, after: str) -> None:
     out = tmp_path / "demo"
     with demo(out) as process:
