@@ -155,7 +155,7 @@ def order(sites: Mapping[str, str], seed: int, digest: str) -> list[str]:
         digest: of the release: each begins with others.
 
     >>> order({"a": "north", "b": "north", "c": "south", "d": "south"}, 0, "1f")
-    ['d', 'a', 'c', 'b']
+    ['b', 'd', 'a', 'c']
     """
 
     def place(name: str) -> str:

@@ -175,7 +175,9 @@ def test_the_command_says_what_it_did_and_rest_tells_it_by_the_page(plant: Plant
     try:
         reading.wait_for("models over REST")
         base = f"http://{plant.config.service.listen}/v1/scores"
-        with httpx.Client(timeout=60, trust_env=False) as client:
+        with httpx.Client(
+            timeout=60, transport=httpx.HTTPTransport(retries=8), trust_env=False
+        ) as client:
             assert client.get(f"{base}/assets").json() == [
                 {"asset": "pump-1", "asset_class": "pump"}
             ]

@@ -188,6 +188,8 @@ def test_reading_goes_on_while_the_intake_is_full_and_what_is_lost_is_counted(
     pty.write(b"\n" + b"".join(sent))  # comes back only because it is read
     taken.wait_said("readings dropped: the agent does not keep up")
     taken.gate.set()
+    # One read's worth is dropped at a time: what comes now must not find the last one waiting.
+    taken.wait(lambda: taken.payload.endswith(b"\n19999,1480\n"))
     pty.write(b"0,0\n")
     taken.wait(lambda: taken.payload.endswith(b"\n0,0\n"))
     came = taken.payload.splitlines(keepends=True)[:-1]
