@@ -30,16 +30,16 @@ class Node(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     Attributes:
         name: one for the whole life of the device; empty: its host name.
         site: where it stands.
+        state: folder for the store, the checkpoint and the models.
         area: of the site, for the fleet's pages and lists; may be empty.
         line: of the area; may be empty.
-        state: folder for the store, the checkpoint and the models.
     """
 
     name: str = ""
     site: str = "site"
+    state: str = "out/agent"
     area: str = ""
     line: str = ""
-    state: str = "out/agent"
 
 
 class Tls(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
