@@ -28,7 +28,7 @@ from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
 
 from benchmarks.load import cpu_s
 from benchmarks.throughput import free_port, memory_mb
-from server.app import Proxy
+from server.app import Beside
 from server.config import ServerConfig, load
 from server.enrol import init
 from server.superlink import SuperLink, write_connection
@@ -47,7 +47,7 @@ def running(config: ServerConfig) -> Iterator[list[int]]:
     config.folder.mkdir(parents=True, exist_ok=True)
     write_connection(config)
     link = SuperLink(config, tell=print, wait=pause.wait, stopping=pause.is_set)
-    proxy = Proxy(config, print)
+    proxy = Beside(config, print)
     try:
         link.start()
         proxy.start()

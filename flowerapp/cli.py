@@ -80,10 +80,10 @@ def _run(
     wait_for_clock(state, wait)
     remembered = state / NUMBER
     node = Node(
-        Link(config.federation.superlink, ca=ca, key=key, number=_number(remembered)),
+        Link(config.federation.superlink, ca=ca, key=key, number=number_of(remembered)),
         app,
         {"node": config.name, "state": str(state)},
-        remember=lambda found: _remember(remembered, found),
+        remember=lambda found: remember(remembered, found),
         poll_s=config.federation.poll_s,
         busy_s=config.federation.poll_busy_s,
         wait=wait,
@@ -98,7 +98,7 @@ def _run(
         log.info("ended")
 
 
-def _number(path: Path) -> int:
+def number_of(path: Path) -> int:
     """Return what was remembered; 0 where it is nothing, or something else."""
     try:
         return int(path.read_bytes())
@@ -106,7 +106,8 @@ def _number(path: Path) -> int:
         return 0
 
 
-def _remember(path: Path, number: int) -> None:
+def remember(path: Path, number: int) -> None:
+    """Keep a node's number for its next start, where that is possible."""
     try:
         npz.write(path, str(number).encode())
     except OSError as error:  # a full disk, or no agent was here yet: it is a convenience

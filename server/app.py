@@ -36,12 +36,31 @@ class _Serving(msgspec.Struct):
     run: str
 
 
-class Proxy:
-    """The process before SuperLink, where there is one; started again if it ends."""
+class Beside:
+    """A process beside SuperLink, where the configuration wants it; started again if it ends.
 
-    def __init__(self, config: ServerConfig, tell: Callable[[str], None]) -> None:
+    Args:
+        config: of the server.
+        tell: called with each line that is meant for a person.
+        name: of the process, in words.
+        module: that is run.
+        wanted: whether it is.
+    """
+
+    def __init__(
+        self,
+        config: ServerConfig,
+        tell: Callable[[str], None],
+        *,
+        name: str = "the proxy",
+        module: str = "server.proxy",
+        wanted: bool | None = None,
+    ) -> None:
         self._config = config
         self._tell = tell
+        self._name = name
+        self._module = module
+        self._wanted = bool(config.inner) if wanted is None else wanted
         self._process: subprocess.Popen[bytes] | None = None
         self._again_s = 0.0
 
@@ -53,13 +72,13 @@ class Proxy:
     def start(self) -> None:
         """Start it, unless it runs."""
         config = self._config
-        if not config.inner or (self._process is not None and self._process.poll() is None):
+        if not self._wanted or (self._process is not None and self._process.poll() is None):
             return
         # Of what was loaded and checked: the file may have been changed since.
-        path = config.folder / "proxy.json"
+        path = config.folder / f"{self._module.rpartition('.')[2]}.json"
         npz.write(path, msgspec.json.encode(config))
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "server.proxy", "--loaded", str(path)],
+            [sys.executable, "-m", self._module, "--loaded", str(path)],
             stdin=subprocess.DEVNULL,
             env=superlink.environment(config),
             start_new_session=True,  # Ctrl-C is ours to pass on
@@ -71,7 +90,7 @@ class Proxy:
             return
         if time.monotonic() >= self._again_s:
             self._again_s = time.monotonic() + LOOK_S
-            self._tell("the proxy has ended; starting it again")
+            self._tell(f"{self._name} has ended; starting it again")
             self.start()
 
     def stop(self) -> None:
@@ -123,7 +142,14 @@ class Server:
         self._tell = tell
         self._once = once
         self._stop = threading.Event()
-        self._proxy = Proxy(config, tell)
+        self._proxy = Beside(config, tell)
+        self._region = Beside(
+            config,
+            tell,
+            name="the node of the parent",
+            module="flowerapp.region",
+            wanted=config.parent is not None,
+        )
         self._broadcast_s = self._let_in_s = 0.0
         self._follower = _Follower(config.folder / status.LOG)
 
@@ -156,6 +182,7 @@ class Server:
                 self._stop.wait(backoff_s)
                 backoff_s = min(2 * backoff_s, MOST_BACKOFF_S)
         finally:
+            self._region.stop()
             self._proxy.stop()
             link.stop()
         return True
@@ -170,6 +197,7 @@ class Server:
                 return None
             self._let_in()
             self._proxy.start()
+            self._region.start()
             self._tell(f"nodes may join: runout-agent node, superlink = {self._config.listen}")
             if not is_loopback(self._config.superlink[0]):
                 # Flower has no key for its control interface, and it shares this port.
@@ -188,6 +216,7 @@ class Server:
             self._broadcast()
             self._let_in()
             self._proxy.tend()
+            self._region.tend()
             if self._stop.wait(0.5):
                 return None
             if link.ended():
@@ -243,6 +272,7 @@ class Server:
             "new-lives": config.new_lives,
             "ready-s": config.ready_s,
             "quorum": config.quorum,
+            "parent": config.parent is not None,
             "strategy": config.strategy,
         }
         overrides = config.folder / "run.toml"

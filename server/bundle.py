@@ -27,6 +27,7 @@ RUN_CONFIG: Mapping[str, str | int | float | bool] = {
     "new-lives": 0,
     "ready-s": 60.0,
     "quorum": 0.8,
+    "parent": False,
     "strategy": "fedavg",
 }
 """What ``flwr run -c`` may override, and its defaults."""

@@ -7,6 +7,7 @@ import msgspec
 
 from contract.config import is_loopback, load_toml
 from contract.errors import ConfigError
+from contract.topics import check_name
 from server.fleet.config import FleetConfig, Mqtt
 from server.fleet.config import problem as fleet_problem
 from server.guard import Limits
@@ -79,6 +80,24 @@ class Scores(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     every_s: Positive = 3600.0
 
 
+class Parent(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The server above this one, for which this one's ledgers are one node.
+
+    Attributes:
+        superlink: ``host:port``.
+        name: of this region, one for its whole life.
+        ca: PEM file of the authority that signed the parent's certificate; needed beyond loopback.
+        key: this region's private key, from the bundle of ``runout-server enrol`` there.
+        poll_s: it asks the parent whether there is anything to do at least this often.
+    """
+
+    superlink: str
+    name: str
+    ca: str = ""
+    key: str = ""
+    poll_s: Positive = 30.0
+
+
 class ServerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Everything; see ``configs/server.toml`` for a commented example.
 
@@ -105,6 +124,7 @@ class ServerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             on what nodes say and nothing else; empty: there is no proxy. Needs ``tls``.
         guard: how far one node may stand out.
         waves: how a release reaches the fleet.
+        parent: the server above this one; None: there is none.
         service: models over REST and gRPC.
         scores: telemetry that is scored ahead; None: none is.
         mqtt: the broker on which agents report; None: ``run`` has no fleet page.
@@ -128,6 +148,7 @@ class ServerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     inner: str = ""
     guard: Limits = Limits()
     waves: Policy = Policy()
+    parent: Parent | None = None
     service: Service = Service()
     scores: Scores | None = None
     mqtt: Mqtt | None = None
@@ -188,6 +209,14 @@ def _problem(config: ServerConfig) -> str:
         host, _, port = config.inner.rpartition(":")
         if not is_loopback(host.strip("[]")) or not port.isdigit() or config.tls is None:
             return f"inner: {config.inner!r} must be host:port on loopback, and takes [tls]"
+    if config.parent is not None:
+        host = config.parent.superlink.rpartition(":")[0].strip("[]")
+        try:
+            check_name(config.parent.name, "parent.name")
+        except ValueError as error:
+            return str(error)
+        if not is_loopback(host) and not config.parent.ca:
+            return f"parent.superlink: {host!r} is beyond loopback: give parent.ca"
     if config.node_auth and config.tls is None:
         return "node_auth: it takes [tls]: see runout-server init"
     if config.tls is None:

@@ -191,6 +191,18 @@ class Registry:
         whole = head.decode() == line.basis_digest == npz.digest_of(b"", arrays)[:16]
         return Basis.from_arrays(arrays) if whole else None
 
+    def from_parent(self) -> dict[str, int]:
+        """Return the versions that came from a parent server: its digest to the number here."""
+        try:
+            content = (self.folder / "parent.json").read_bytes()
+            return msgspec.json.decode(content, type=dict[str, int])
+        except (FileNotFoundError, msgspec.MsgspecError):
+            return {}
+
+    def keep_from_parent(self, versions: dict[str, int]) -> None:
+        """Replace what ``from_parent`` returns."""
+        npz.write(self.folder / "parent.json", msgspec.json.encode(versions))
+
     def unpin(self) -> bool:
         """Set the line aside, so that the next training pins what most nodes run then."""
         path = self.folder / "line.json"

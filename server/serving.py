@@ -83,6 +83,7 @@ def settings_of(run_config: Mapping[str, Any], environment: Mapping[str, str]) -
         new_lives=int(run_config.get("new-lives", 0)),
         ready_s=float(run_config.get("ready-s", 60.0)),
         quorum=float(run_config.get("quorum", 0.8)),
+        parent=bool(run_config.get("parent", False)),
         waves=policy,
     )
 

@@ -80,6 +80,7 @@ class Settings:
     new_lives: int = 0
     ready_s: float = 0.0
     quorum: float = 1.0
+    parent: bool = False
     waves: Policy = field(default_factory=Policy)
 
 
@@ -292,7 +293,7 @@ class Training:
             line, basis = (line, _plain(total)) if private else self._basis(line, total)
             arrays |= basis.arrays()
             arrays |= self._fit(line, basis, before if weights else None)
-            for key in cohort.ridge.under(_tie(line)).keys:
+            for key in cohort.ridge.under(tie_of(line)).keys:
                 if key.node in self.distrusted:
                     continue
                 lives[key.node] = 0 if key.node in self.reduced else key.lives
@@ -315,6 +316,10 @@ class Training:
             epochs=contributors,
             lives=lives,
         )
+        if self.settings.parent and cohort.registry.from_parent():
+            # Its own nodes get what all regions learnt, once it comes.
+            log.info("training %d: its sums are for the parent", self._count)
+            return None
         return self._release(manifest, arrays)
 
     def _total(self, told: Sequence[Contribution], spec: AssetClass) -> Statistics | None:
@@ -461,7 +466,7 @@ class Training:
             basis = replace(basis, shape=self._shape(line, basis, first_of(shaped)))
         rows = total.basis.n
         line = cohort.registry.pin(msgspec.structs.replace(line, basis_rows=rows), basis)
-        outdated = [] if line.basis_version == 1 else cohort.ridge.nodes_not_under(_tie(line))
+        outdated = [] if line.basis_version == 1 else cohort.ridge.nodes_not_under(tie_of(line))
         cohort.registry.note(
             "basis", self.now(), version=line.basis_version, rows=rows, outdated=outdated
         )
@@ -519,7 +524,7 @@ class Training:
             self._kept.round, self._kept.weights = round_, weights or {}
             self._save()
         fitted = dict(weights or {})
-        told = self._believed(cohort.ridge.under(_tie(line)), spec, ridge)
+        told = self._believed(cohort.ridge.under(tie_of(line)), spec, ridge)
         private = spec.privacy
         total = gram_total(told) if private is None else noisy_gram_total(told, spec.cap_h, private)
         self.conditions = {}
@@ -547,7 +552,7 @@ class Training:
         merger: WeightsMerger,
     ) -> Arrays | None:
         """Return the weights after one round; ridge sums go to the ledger as they come."""
-        spec, tie = line.asset_class, _tie(line)
+        spec, tie = line.asset_class, tie_of(line)
         request = self._request(FIT, spec.name, line.digest, wanted, round_)
         told: dict[int, Weights] = {}
 
@@ -733,7 +738,7 @@ class Training:
             return
         if phase == STATISTICS:
             self._put(cohort.statistics, update, line.digest, update.head.node)
-        elif phase == FIT and "ridge/n" in update.arrays and tie == _tie(line):
+        elif phase == FIT and "ridge/n" in update.arrays and tie == tie_of(line):
             self._put(cohort.ridge, update, tie, update.head.node)
         else:
             return
@@ -818,7 +823,7 @@ class Training:
         return line
 
 
-def _tie(line: Line) -> str:
+def tie_of(line: Line) -> str:
     """Return what ridge sums must have in common: the spec and the standardisation."""
     return hashlib.sha256(f"{line.digest} {line.basis_digest}".encode()).hexdigest()[:16]
 

@@ -80,6 +80,12 @@ def test_a_configuration_in_the_documentation_is_one_that_the_agent_takes(
         assert scores is not None
         assert scores.every_s == 3600.0
         return
+    if "parent" in raw:  # the server's, too
+        (tmp_path / "server.toml").write_text(text)
+        above = load_server(tmp_path / "server.toml").parent
+        assert above is not None
+        assert above.name == "region-north"
+        return
     if "waves" in raw:  # the server's, too
         (tmp_path / "server.toml").write_text(text)
         assert load_server(tmp_path / "server.toml").waves == Policy(canary=2)
