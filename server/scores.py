@@ -7,9 +7,9 @@ the file is scored anew, and nothing stands there twice. Asked with SQL, or REST
 """
 
 import hashlib
-import logging
 import subprocess
 import tempfile
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from glob import glob
@@ -34,16 +34,16 @@ from sqlalchemy import (
 )
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 
-from contract.errors import ConfigError
+from contract.errors import ConfigError, RunoutError
 from contract.release import Release
 from contract.report import Health
 from server.config import Scores, ServerConfig
 from server.registry import Registry, cohorts
 from server.superlink import program
 
-log = logging.getLogger("runout.server")
-
 BATCH = 1000
+LOOK_S = 0.5
+"""A replay that runs is looked after so often, whether it is to end."""
 _PIECE = 1 << 20
 
 metadata = MetaData()
@@ -69,7 +69,7 @@ scored = Table(
     "scored",
     metadata,
     Column("file", String, primary_key=True),
-    Column("digest", String, primary_key=True, doc="of the releases that judged"),
+    Column("digest", String, primary_key=True, doc="of the release that judged"),
     Column("content", String, nullable=False, doc="SHA-256 of the file"),
     Column("rows", Integer, nullable=False),
 )
@@ -86,7 +86,7 @@ class Done:
     Attributes:
         files: scored now.
         rows: of them.
-        known: files that the version has scored before.
+        known: files that all versions have scored before.
         failed: files that could not be replayed, and why.
     """
 
@@ -112,8 +112,15 @@ def open_engine(config: ServerConfig) -> Engine:
     return engine
 
 
-def run_once(config: ServerConfig, engine: Engine, say: Callable[[str], None]) -> Done:
+def run_once(
+    config: ServerConfig,
+    engine: Engine,
+    say: Callable[[str], None],
+    stop: threading.Event | None = None,
+) -> Done:
     """Score what the versions that are handed out have not scored yet.
+
+    Once ``stop`` is set it ends early: the file at hand is left for another time.
 
     Raises:
         ConfigError: nothing is configured, no file is there, or no version.
@@ -127,23 +134,39 @@ def run_once(config: ServerConfig, engine: Engine, say: Callable[[str], None]) -
     releases = _handed_out(config)
     if not releases:
         raise ConfigError(f"{config.folder}: no version is handed out yet: nothing can judge")
-    digest = _together(releases)
+    stop = threading.Event() if stop is None else stop
     files = rows = known = 0
     failed: dict[str, str] = {}
     for path in paths:
-        content = _digest_of(path)
-        if _is_known(engine, path, digest, content):
-            known += 1
-            continue
-        problem, count = _score(own, engine, path, releases, content)
-        if problem:
-            failed[str(path)] = problem
-            say(f"{path}: {problem}")
+        if stop.is_set():
+            break
+        try:
+            content = _digest_of(path)
+            new = [
+                (judge, release)
+                for judge, release in releases
+                if not _is_known(engine, path, release.digest, content)
+            ]
+            if not new:
+                known += 1
+                continue
+            count = sum(
+                _score(own, engine, path, judge, release, content, stop) for judge, release in new
+            )
+        except (_ReplayError, OSError) as error:
+            if stop.is_set():
+                break
+            failed[str(path)] = str(error)
+            say(f"{path}: {error}")
             continue
         files += 1
         rows += count
         say(f"{path}: {count:,} rows")
     return Done(files, rows, known, failed)
+
+
+class _ReplayError(RunoutError):
+    """A file was not replayed to its end, and why."""
 
 
 def _handed_out(config: ServerConfig) -> list[tuple[Path, Release]]:
@@ -154,14 +177,6 @@ def _handed_out(config: ServerConfig) -> list[tuple[Path, Release]]:
         if release is not None:
             found.append((registry.path(release.version), release))
     return found
-
-
-def _together(releases: list[tuple[Path, Release]]) -> str:
-    """Return one digest of all releases that judge."""
-    if len(releases) == 1:
-        return releases[0][1].digest
-    digests = "".join(sorted(release.digest for _, release in releases))
-    return hashlib.sha256(digests.encode()).hexdigest()
 
 
 def _digest_of(path: Path) -> str:
@@ -179,58 +194,74 @@ def _is_known(engine: Engine, path: Path, digest: str, content: str) -> bool:
 
 
 def _score(
-    own: Scores, engine: Engine, path: Path, releases: list[tuple[Path, Release]], content: str
-) -> tuple[str, int]:
-    """Replay a file and write its rows; returns what went wrong, and how many rows."""
+    own: Scores,
+    engine: Engine,
+    path: Path,
+    judge: Path,
+    release: Release,
+    content: str,
+    stop: threading.Event,
+) -> int:
+    """Replay a file by one release and write its rows; returns how many.
+
+    By one alone: reports tell a version's number, which releases of two classes may share.
+    """
     with tempfile.TemporaryDirectory(prefix="runout-score-") as folder:
         out = Path(folder) / "said.jsonl"
-        given = [word for file, _ in releases for word in ("--release", str(file))]
-        done = subprocess.run(
+        _replay(
             [
                 *(program("runout-agent"), "replay", str(path), "--config", own.agent),
-                *("--out", str(out), "--quiet", *given),
+                *("--out", str(out), "--quiet", "--release", str(judge)),
             ],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            check=False,
+            stop,
         )
-        if done.returncode:
-            said = (done.stderr or done.stdout).strip().splitlines()
-            return (said[-1] if said else f"exit code {done.returncode}"), 0
-        digest = _together(releases)
-        by_version = {release.version: release for _, release in releases}
         count = 0
         with engine.begin() as db:
             for table in (scores, scored):
-                gone = delete(table).where(table.c.file == str(path))
-                if table is scores:
-                    gone = gone.where(scores.c.digest.in_([r.digest for _, r in releases]))
-                else:
-                    gone = gone.where(scored.c.digest == digest)
-                db.execute(gone)
-            rows = _rows(out, path, by_version)
+                db.execute(
+                    delete(table).where(table.c.file == str(path), table.c.digest == release.digest)
+                )
+            rows = _rows(out, path, release)
             while batch := list(islice(rows, BATCH)):
                 db.execute(insert(scores), batch)
                 count += len(batch)
-            told = {"file": str(path), "digest": digest, "content": content, "rows": count}
+            told = {"file": str(path), "digest": release.digest, "content": content, "rows": count}
             db.execute(insert(scored).values(told))
-    return "", count
+    return count
 
 
-def _rows(out: Path, path: Path, releases: dict[int, Release]) -> Iterator[dict[str, Any]]:
-    """Yield rows of the table from what a replay wrote; what no release judged is left out."""
+def _replay(line: list[str], stop: threading.Event) -> None:
+    """Run a replay to its end; raises ``_ReplayError`` with what it said."""
+    with subprocess.Popen(
+        line, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        told = False
+        while True:
+            try:
+                out, err = process.communicate(timeout=LOOK_S)
+            except subprocess.TimeoutExpired:
+                if stop.is_set() and not told:
+                    process.terminate()  # it tidies up behind itself
+                    told = True
+                continue
+            break
+    if process.returncode:
+        said = (err or out).strip().splitlines()
+        raise _ReplayError(said[-1] if said else f"exit code {process.returncode}")
+
+
+def _rows(out: Path, path: Path, release: Release) -> Iterator[dict[str, Any]]:
+    """Yield rows of the table from what a replay wrote; what it did not judge is left out."""
     decoder = msgspec.json.Decoder(Health | _Reported)
     newest: tuple[str, float] | None = None
     with out.open("rb") as lines:
         for line in lines:
             said = decoder.decode(line)
-            if not isinstance(said, Health) or said.judged_by not in releases:
+            if not isinstance(said, Health) or said.judged_by != release.version:
                 continue
             if (said.asset, said.t) == newest:
                 continue  # the end of a life is said at the time of its last vector
             newest = (said.asset, said.t)
-            release = releases[said.judged_by]
             yield {
                 "file": str(path),
                 "asset": said.asset,

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -9,20 +10,26 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import msgspec
 import numpy as np
 import pytest
 from sqlalchemy import Engine, func, select
 
 from contract.errors import ConfigError
+from contract.release import Release
 from contract.spec import AssetClass
 from server.config import ServerConfig, load
 from server.guard import Limits
+from server.registry import Registry
 from server.rounds import Fleet
 from server.scores import open_engine, run_once, scored, scores
 from server.status import Status
 from server.training import Settings, Training
 from tests.agent.conftest import Reading
+from tests.server.postgres import postgres
 from tests.server.test_service import free_port
+
+__all__ = ["postgres"]
 
 AGENT = """\
 [node]
@@ -92,6 +99,18 @@ class Plant:
         self.grid.states[number] = self.stores.make(f"rpi-{number}", self.spec, seed=number)
         assert self.training.run() is not None
 
+    def twin(self) -> None:
+        """Add fans that are as the pumps are, with a version of their own of the same number."""
+        from agent.config import load as load_agent
+
+        pump = AGENT[AGENT.index("[[asset_class]]") : AGENT.index("[assets]")]
+        both = f'{pump.replace("pump", "fan")}[assets]\n"fan-*" = "fan"'
+        self.agent.write_text(AGENT.replace("[assets]", both))
+        fan = load_agent(self.agent).asset_class[1]
+        release = Registry(self.state, "pump").get(1)
+        manifest = msgspec.structs.replace(release.manifest, asset_class=fan)
+        Registry(self.state, "fan").register(Release(manifest, release.arrays))
+
     def run(self, engine: Engine) -> Any:
         return run_once(self.config, engine, self.said.append)
 
@@ -108,6 +127,18 @@ def engine(plant: Plant) -> Iterator[Engine]:
     opened.dispose()
 
 
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database(request: pytest.FixtureRequest, plant: Plant) -> Iterator[Engine]:
+    """Return the table where it is kept by default, and on PostgreSQL."""
+    if request.param == "postgresql":
+        url = str(request.getfixturevalue("postgres"))
+        own = msgspec.structs.replace(plant.config.scores, database=url)
+        plant.config = msgspec.structs.replace(plant.config, scores=own)
+    opened = open_engine(plant.config)
+    yield opened
+    opened.dispose()
+
+
 def count(engine: Engine, **where: Any) -> int:
     asked = select(func.count()).select_from(scores)
     for name, value in where.items():
@@ -116,7 +147,8 @@ def count(engine: Engine, **where: Any) -> int:
         return int(db.execute(asked).scalar_one())
 
 
-def test_each_file_is_scored_once_by_each_version(plant: Plant, engine: Engine) -> None:
+def test_each_file_is_scored_once_by_each_version(plant: Plant, database: Engine) -> None:
+    engine = database
     telemetry(plant.folder / "telemetry" / "a.csv", "pump-1", 80, seed=11)
     telemetry(plant.folder / "telemetry" / "b.csv", "pump-2", 70, seed=12)
     first = plant.run(engine)
@@ -141,6 +173,65 @@ def test_each_file_is_scored_once_by_each_version(plant: Plant, engine: Engine) 
     newer = plant.run(engine)
     assert newer.files == 2
     assert count(engine, version=2) == count(engine, version=1) == newer.rows
+
+
+def test_versions_of_two_classes_with_one_number_are_told_apart(
+    plant: Plant, engine: Engine
+) -> None:
+    plant.twin()
+    telemetry(plant.folder / "telemetry" / "a.csv", "pump-1", 60, seed=11)
+    telemetry(plant.folder / "telemetry" / "b.csv", "fan-1", 60, seed=12)
+    done = plant.run(engine)
+    assert (done.files, done.failed) == (2, {})
+    for name in ("pump", "fan"):
+        release = Registry(plant.state, name).get(1)
+        here = {"asset": f"{name}-1", "asset_class": name, "digest": release.digest}
+        assert count(engine, **here) == count(engine, asset=f"{name}-1") > 30
+    # A newer version of one class leaves the other's rows as they are.
+    plant.release()
+    newer = plant.run(engine)
+    assert newer.files == 2
+    assert count(engine, version=2) == count(engine, version=2, asset="pump-1") > 30
+    assert count(engine, asset="fan-1") == count(engine, asset="fan-1", version=1)
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_what_was_ended_amid_its_files_goes_on_and_doubles_nothing(
+    plant: Plant, engine: Engine, number: signal.Signals
+) -> None:
+    for i in range(3):
+        telemetry(plant.folder / "telemetry" / f"{i}.csv", f"pump-{i}", 60, seed=i)
+    program = str(Path(sys.executable).with_name("runout-server"))
+    process = subprocess.Popen(
+        [program, "score", "--config", str(plant.file)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
+    reading = Reading(process)
+    try:
+        reading.wait_for("0.csv")
+        process.send_signal(number)
+        ended = process.wait(timeout=120)
+    finally:
+        process.kill()
+        process.wait()
+        reading.close()
+    assert ended == (0 if number == signal.SIGTERM else -number)
+    assert "1 could not be" not in reading.text  # what a signal ended is no failure
+    done = plant.run(engine)
+    assert done.failed == {}
+    assert done.known >= 1
+    assert done.files + done.known == 3
+    with engine.connect() as db:
+        rows = db.execute(select(scores.c.asset, func.count()).group_by(scores.c.asset)).all()
+    assert [row[0] for row in sorted(rows)] == ["pump-0", "pump-1", "pump-2"]
+    assert len({row[1] for row in rows}) == 1
+    assert count(engine) == sum(row.rows for row in all_scored(engine))
+
+
+def all_scored(engine: Engine) -> Any:
+    with engine.connect() as db:
+        return db.execute(select(scored)).all()
 
 
 def test_a_file_that_cannot_be_read_is_named_and_the_others_go_on(
