@@ -290,7 +290,7 @@ def _check(arguments: argparse.Namespace) -> int:
     print(f"{arguments.config}: good")
     print(f"  SuperLink  {config.listen}, {'TLS' if config.tls else 'no TLS, this machine only'}")
     print(f"  state      {config.folder}")
-    print(f"  cohort     {config.asset_class or 'the class most nodes report'}")
+    print(f"  cohort     {config.asset_class or 'each class that enough nodes run'}")
     print(
         f"  training   with {config.min_nodes} nodes or more, {config.rounds} rounds by "
         f"{config.strategy}, again after {config.interval_s:.0f} s"
