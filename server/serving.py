@@ -121,9 +121,10 @@ def serve(grid: Grid, run_config: Mapping[str, Any]) -> None:
         msgspec.json.encode({"pid": os.getpid(), "run": run}),
         durable=False,
     )
+    lines = Cohorts(training)
     try:
         if settings.serve and settings.ready_s and not settings.asset_class:
-            Cohorts(training).run()
+            lines.run()
         elif settings.serve:
             Serving(training).run(release)
         else:
@@ -134,9 +135,12 @@ def serve(grid: Grid, run_config: Mapping[str, Any]) -> None:
         log.error("%s", error)  # noqa: TRY400  # a person's mistake: its text is enough
         raise
     finally:
-        if status.phase not in {"ended", "failed"}:
-            status.phase = "stopped"
-        training.write()
+        for one in lines.trainings or [training]:
+            if status.phase in {"ended", "failed"}:
+                one.status.phase, one.status.error = status.phase, status.error
+            else:
+                one.status.phase = "stopped"
+            one.write()
 
 
 def _once(training: Training) -> None:
@@ -250,6 +254,11 @@ class Serving:
             self._request.unlink(missing_ok=True)
 
     @property
+    def training(self) -> Training:
+        """Return what trains."""
+        return self._training
+
+    @property
     def owes(self) -> bool:
         """Return whether a person's wish for a training waits."""
         return self._asked()
@@ -336,6 +345,11 @@ class Cohorts:
         self._servings: dict[str, Serving] = {}
         self._asked_s: dict[int, float] = {}
         self._said = 0.0
+
+    @property
+    def trainings(self) -> list[Training]:
+        """Return those of all classes."""
+        return [serving.training for serving in self._servings.values()]
 
     def run(self) -> None:
         """Go on until the process is ended."""
