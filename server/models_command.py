@@ -263,11 +263,8 @@ def export(config: ServerConfig, arguments: argparse.Namespace) -> int:
         if arguments.onnx is not None:
             from server import onnx_export  # noqa: PLC0415  # an extra
 
-            paths, problems = onnx_export.write(release, arguments.onnx)
-            for path in paths:
+            for path in onnx_export.write(release, arguments.onnx):
                 print(path)
-            for name, problem in problems.items():
-                print(f"{name}: not exported: {problem}")
         if arguments.mlflow is not None:
             from server import mlflow_export  # noqa: PLC0415  # an extra
 

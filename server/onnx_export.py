@@ -12,137 +12,32 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
-from onnx import TensorProto, helper, numpy_helper
 
-from contract.arrays import Floats
-from contract.errors import ContractError
 from contract.features import FeatureSpec
 from contract.models.chart import ChartModel
 from contract.models.clusters import ClustersModel
 from contract.models.extremes import ExtremesModel
+from contract.models.half_space import FEW, LIMIT, HalfSpaceModel, boxes
 from contract.models.healthy import Scorer
 from contract.models.kinds import BayesModel, ClassifierModel, KindModel, LinearModel, ridge_of
-from contract.models.layers import Layers, LayersModel
+from contract.models.lagged import LaggedModel
+from contract.models.layers import LayersModel
 from contract.models.moments import HealthModel
-from contract.models.network import NetworkModel
-from contract.models.ridge import Basis, Expansion, RidgeModel
+from contract.models.network import NetworkModel, projection
+from contract.models.ridge import Expansion, RidgeModel
 from contract.release import Predictor, Release
-
-OPSET = 17
-ROWS, ANSWER = "rows", "answer"
-
-
-class Graph:
-    """Nodes and constants of one graph, by the names that its operators give."""
-
-    def __init__(self) -> None:
-        self._nodes: list[onnx.NodeProto] = []
-        self._constants: list[onnx.TensorProto] = []
-
-    def constant(self, value: Floats | float | list[int]) -> str:
-        """Return the name of a constant: doubles, or whole numbers for axes and shapes."""
-        name = f"c{len(self._constants)}"
-        whole = isinstance(value, list)
-        array = np.asarray(value, dtype=np.int64 if whole else np.float64)
-        self._constants.append(numpy_helper.from_array(array, name))
-        return name
-
-    def op(self, kind: str, *inputs: str, **attributes: Any) -> str:
-        """Add an operator; returns the name of its output."""
-        name = f"n{len(self._nodes)}"
-        self._nodes.append(helper.make_node(kind, list(inputs), [name], **attributes))
-        return name
-
-    def model(self, answer: str, width: int, outputs: int | None, about: dict[str, str]) -> bytes:
-        """Return the graph's file.
-
-        Args:
-            answer: what it answers.
-            width: columns of its rows.
-            outputs: columns of its answer; None: one number a row.
-            about: metadata.
-        """
-        self._nodes.append(helper.make_node("Identity", [answer], [ANSWER]))
-        shape: list[str | int | None] = ["n"] if outputs is None else ["n", outputs]
-        graph = helper.make_graph(
-            self._nodes,
-            about["model"],
-            [helper.make_tensor_value_info(ROWS, TensorProto.DOUBLE, ["n", width])],
-            [helper.make_tensor_value_info(ANSWER, TensorProto.DOUBLE, shape)],
-            self._constants,
-        )
-        model = helper.make_model(
-            graph,
-            opset_imports=[helper.make_opsetid("", OPSET)],
-            producer_name="runout",
-            ir_version=8,
-        )
-        helper.set_model_props(model, about)
-        onnx.checker.check_model(model, full_check=True)
-        content: bytes = model.SerializeToString()
-        return content
-
-    # -- what several models are made of ----------------------------------------------------
-
-    def total(self, rows: str) -> str:
-        """Add up each row."""
-        return self.op("ReduceSum", rows, self.constant([1]), keepdims=0)
-
-    def largest(self, rows: str) -> str:
-        """Return the largest of each row."""
-        return self.op("ReduceMax", rows, axes=[1], keepdims=0)
-
-    def within(self, value: str, low: float, high: float) -> str:
-        """Clip."""
-        return self.op("Clip", value, self.constant(low), self.constant(high))
-
-    def cosine(self, value: str) -> str:
-        """Return cosines: runtimes know the sine of doubles, and not all know their cosine."""
-        return self.op("Sin", self.op("Add", value, self.constant(math.pi / 2)))
-
-    def standardised(self, rows: str, basis: Basis) -> str:
-        """Do as ``Basis.apply``."""
-        centred = self.op("Sub", rows, self.constant(basis.mean))
-        return self.within(self.op("Div", centred, self.constant(basis.scale)), -10.0, 10.0)
-
-    def expanded(self, rows: str, expansion: Expansion) -> str:
-        """Do as ``Expansion.apply``, without the column of ones."""
-        drawn = self.op("MatMul", rows, self.constant(expansion.weights))
-        drawn = self.op("Add", drawn, self.constant(expansion.offsets))
-        drawn = self.cosine(drawn) if expansion.fourier else self.op("Relu", drawn)
-        drawn = self.op("Mul", drawn, self.constant(expansion.gain))
-        return self.op("Concat", rows, drawn, axis=1)
-
-    def linear(self, rows: str, coefficients: Floats) -> str:
-        """Multiply by coefficients whose first is that of the column of ones."""
-        product = self.op("MatMul", rows, self.constant(coefficients[1:]))
-        return self.op("Add", product, self.constant(coefficients[0]))
-
-    def layered(self, rows: str, layers: Layers) -> str:
-        """Go through layers with ReLU between them."""
-        for i, (weights, offsets) in enumerate(layers):
-            rows = self.op("MatMul", rows, self.constant(weights))
-            rows = self.op("Add", rows, self.constant(offsets))
-            rows = self.op("Relu", rows) if i < len(layers) - 1 else rows
-        return rows
-
-    def compressed(self, rows: str) -> str:
-        """Do as ``contract.models.kinds.compressed``."""
-        grown = self.op("Add", self.op("Abs", rows), self.constant(1.0))
-        return self.op("Mul", self.op("Sign", rows), self.op("Log", grown))
-
+from server.onnx_graph import ROWS, Graph
 
 # -- remaining life -------------------------------------------------------------------------
 
 
-def _ridge(graph: Graph, model: RidgeModel) -> str:
+def _ridge(graph: Graph, model: RidgeModel, _size: int) -> str:
     z = graph.standardised(ROWS, model.basis)
     z = graph.expanded(z, model.expansion) if model.spec.random else z
     return graph.within(graph.linear(z, model.coefficients), 0.0, model.cap_h)
 
 
-def _layers(graph: Graph, model: LayersModel) -> str:
+def _layers(graph: Graph, model: LayersModel, _size: int) -> str:
     hours = graph.layered(graph.standardised(ROWS, model.basis), model.layers)
     hours = graph.op("Mul", graph.total(hours), graph.constant(model.cap_h))
     return graph.within(hours, 0.0, model.cap_h)
@@ -151,7 +46,7 @@ def _layers(graph: Graph, model: LayersModel) -> str:
 # -- health ---------------------------------------------------------------------------------
 
 
-def _moments(graph: Graph, model: HealthModel) -> str:
+def _moments(graph: Graph, model: HealthModel, _size: int) -> str:
     along = graph.op("MatMul", ROWS, graph.constant(model.axes))
     back = graph.op("MatMul", along, graph.constant(np.ascontiguousarray(model.axes.T)))
     residual = graph.op("Sub", ROWS, back)
@@ -162,7 +57,7 @@ def _moments(graph: Graph, model: HealthModel) -> str:
     return graph.op("Sqrt", graph.op("Max", t2, spe))
 
 
-def _chart(graph: Graph, model: ChartModel) -> str:
+def _chart(graph: Graph, model: ChartModel, _size: int) -> str:
     apart = graph.op("Sub", ROWS, graph.constant(model.mean))
     parts = graph.op("Abs", graph.op("Div", apart, graph.constant(model.limit)))
     worst = graph.largest(parts)
@@ -176,11 +71,11 @@ def _chart(graph: Graph, model: ChartModel) -> str:
     return graph.op("Mul", worst, graph.op("Sqrt", root) if model.power == 4 else root)
 
 
-def _extremes(graph: Graph, model: ExtremesModel) -> str:
+def _extremes(graph: Graph, model: ExtremesModel, _size: int) -> str:
     return graph.largest(graph.op("Div", graph.op("Abs", ROWS), graph.constant(model.limit)))
 
 
-def _clusters(graph: Graph, model: ClustersModel) -> str:
+def _clusters(graph: Graph, model: ClustersModel, _size: int) -> str:
     apart = graph.op(
         "Sub", graph.op("Unsqueeze", ROWS, graph.constant([1])), graph.constant(model.places)
     )
@@ -189,9 +84,9 @@ def _clusters(graph: Graph, model: ClustersModel) -> str:
     return graph.op("Sqrt", graph.op("Div", nearest, graph.constant(model.limit)))
 
 
-def _network(graph: Graph, model: NetworkModel) -> str:
+def _network(graph: Graph, model: NetworkModel, size: int) -> str:
     if model.spec.estimator == "SGDOneClassSVM":
-        raise ContractError("a one-class SVM over random features is not exported")
+        return _border(graph, model, size)
     told = graph.layered(ROWS, model.layers)
     apart = graph.op("Sub", ROWS, told)
     distance = graph.total(graph.op("Mul", apart, apart))
@@ -199,10 +94,93 @@ def _network(graph: Graph, model: NetworkModel) -> str:
     return graph.op("Sqrt", graph.op("Div", over, graph.constant(model.limit)))
 
 
+def _border(graph: Graph, model: NetworkModel, size: int) -> str:
+    weights, phases = projection(size, model.spec)
+    turned = graph.op("MatMul", ROWS, graph.constant(weights))
+    turned = graph.cosine(graph.op("Add", turned, graph.constant(phases)))
+    gain = graph.constant(math.sqrt(2.0 / model.spec.random))
+    inside = graph.total(graph.layered(graph.op("Mul", turned, gain), model.layers))
+    outside = graph.op("Sub", graph.constant(-model.centre), inside)
+    return graph.op("Div", graph.op("Relu", outside), graph.constant(model.limit))
+
+
+def _half_space(graph: Graph, model: HalfSpaceModel, size: int) -> str:
+    """Follow a row down all trees at once; what it finds is the first box that holds few."""
+    spec = model.spec
+    columns, cuts = boxes(size, spec)
+    trees = np.arange(spec.trees)
+    flat_columns, flat_cuts = graph.constant(columns.ravel()), graph.constant(cuts.ravel())
+    flat_share = graph.constant(model.share.ravel())
+    cut_of_tree = graph.constant(trees * columns.shape[1])
+    box_of_tree = graph.constant(trees * model.share.shape[1])
+    # The first cut of a tree is the same for all rows: so there are boxes (n, trees) at once.
+    value = graph.op("Gather", ROWS, graph.constant(columns[:, 0]), axis=1)
+    right = graph.op("GreaterOrEqual", value, graph.constant(cuts[:, 0]))
+    at = graph.op("Add", graph.whole(right), graph.constant(np.array(1)))
+    found = [graph.constant(model.share[:, 0])]
+    for level in range(1, spec.depth + 1):
+        found.append(graph.op("Gather", flat_share, graph.op("Add", at, box_of_tree)))
+        if level == spec.depth:
+            break
+        cut = graph.op("Add", at, cut_of_tree)
+        value = graph.op("GatherElements", ROWS, graph.op("Gather", flat_columns, cut), axis=1)
+        right = graph.op("GreaterOrEqual", value, graph.op("Gather", flat_cuts, cut))
+        child = graph.op("Add", graph.op("Add", at, at), graph.whole(right))
+        at = graph.op("Add", child, graph.constant(np.array(1)))
+    few = graph.constant(FEW)
+    thinness = graph.op("Mul", found[-1], graph.constant(2.0**spec.depth))
+    for level in reversed(range(spec.depth)):
+        here = graph.op("Mul", found[level], graph.constant(2.0**level))
+        ends = graph.op("LessOrEqual", found[level], few)
+        thinness = graph.op("Where", ends, here, thinness)
+    density = graph.op("Div", graph.total(thinness), graph.constant(float(spec.trees)))
+    density = graph.op("Add", density, graph.constant(1e-3 * model.usual))
+    return graph.op("Div", graph.constant(model.usual / LIMIT), density)
+
+
+def _lagged(graph: Graph, model: LaggedModel, size: int) -> str:
+    """Do as ``LaggedModel.follow``, row after row, from nothing remembered."""
+    spec = model.spec
+    zero, usual = graph.constant(0.0), graph.constant(model.usual)
+    precision = graph.constant(model.precision)
+
+    def distance(r: str) -> str:
+        return graph.all(graph.op("Mul", r, graph.op("MatMul", precision, r)))
+
+    def step(z: str, count: str, past: str, *charts: str) -> tuple[list[str], str]:
+        behind = graph.op("Add", count, graph.constant(1.0))
+        told = graph.op("MatMul", past, graph.constant(model.weights))
+        told = graph.op("Add", told, graph.constant(model.intercept))
+        whole = graph.op("GreaterOrEqual", count, graph.constant(float(spec.lags)))
+        r = graph.op("Where", whole, graph.op("Sub", z, told), zero)
+        t2 = graph.op("Where", whole, distance(r), usual)
+        newer = graph.op("Concat", z, past, axis=0)
+        newer = graph.op("Slice", newer, graph.constant([0]), graph.constant([spec.lags * size]))
+        changed, found = [behind, newer], [t2]
+        for i, weight in enumerate(spec.weights):
+            by = graph.constant(weight)
+            smooth, varies = charts[2 * i : 2 * i + 2]
+            smooth = graph.op("Add", smooth, graph.op("Mul", by, graph.op("Sub", r, smooth)))
+            varies = graph.op("Add", varies, graph.op("Mul", by, graph.op("Sub", t2, varies)))
+            moved = graph.op("Mul", distance(smooth), graph.constant((2.0 - weight) / weight))
+            changed += [smooth, varies]
+            found += [moved, varies]
+        scores = [
+            graph.op("Div", graph.op("Max", one, zero), graph.constant(float(limit)))
+            for one, limit in zip(found, model.limits, strict=True)
+        ]
+        return changed, graph.op("Sqrt", graph.op("Max", *scores))
+
+    states = [("count", np.array(0.0)), ("past", np.zeros(spec.lags * size))]
+    for i in range(len(spec.weights)):
+        states += [(f"smooth{i}", np.zeros(size)), (f"varies{i}", np.array(model.usual))]
+    return graph.scan(states, step)
+
+
 # -- kinds of faults ------------------------------------------------------------------------
 
 
-def _bayes(graph: Graph, model: BayesModel) -> str:
+def _bayes(graph: Graph, model: BayesModel, _size: int) -> str:
     bayes = model.model
     rows = graph.op("Unsqueeze", graph.compressed(ROWS), graph.constant([1]))
     apart = graph.op("Sub", rows, graph.constant(bayes.means))
@@ -213,9 +191,8 @@ def _bayes(graph: Graph, model: BayesModel) -> str:
     return graph.op("Softmax", graph.op("Add", fit, graph.constant(offsets)), axis=1)
 
 
-def _linear(graph: Graph, model: LinearModel) -> str:
-    columns = len(model.coefficients) - 1 - model.spec.random
-    expansion = Expansion.of(columns, ridge_of(model.spec))
+def _linear(graph: Graph, model: LinearModel, size: int) -> str:
+    expansion = Expansion.of(size, ridge_of(model.spec))
     phi = graph.expanded(graph.compressed(ROWS), expansion)
     scores = graph.op("Relu", graph.linear(phi, model.coefficients))
     kinds = model.coefficients.shape[1]
@@ -226,42 +203,34 @@ def _linear(graph: Graph, model: LinearModel) -> str:
     return graph.op("Where", nothing, even, graph.op("Div", scores, divisor))
 
 
-def _classifier(graph: Graph, model: ClassifierModel) -> str:
+def _classifier(graph: Graph, model: ClassifierModel, _size: int) -> str:
     return graph.op("Softmax", graph.layered(graph.compressed(ROWS), model.layers), axis=1)
 
 
-_RUL: dict[type, Callable[[Graph, Any], str]] = {RidgeModel: _ridge, LayersModel: _layers}
-_HEALTH: dict[type, Callable[[Graph, Any], str]] = {
+_PARTS: dict[type, Callable[[Graph, Any, int], str]] = {
+    RidgeModel: _ridge,
+    LayersModel: _layers,
     HealthModel: _moments,
     ChartModel: _chart,
     ExtremesModel: _extremes,
     ClustersModel: _clusters,
     NetworkModel: _network,
-}
-_KINDS: dict[type, Callable[[Graph, Any], str]] = {
+    HalfSpaceModel: _half_space,
+    LaggedModel: _lagged,
     BayesModel: _bayes,
     LinearModel: _linear,
     ClassifierModel: _classifier,
 }
+"""Of each model a release can hold: adds its operators, for rows of that many columns."""
 
 
-def _graph_of(
-    parts: dict[type, Callable[[Graph, Any], str]], model: Predictor | Scorer | KindModel
-) -> tuple[Graph, str]:
-    make = parts.get(type(model))
-    if make is None:
-        name = type(model).__name__
-        raise ContractError(f"{name}: a model that remembers or counts is no graph of ONNX's")
-    graph = Graph()
-    return graph, make(graph, model)
-
-
-def export(release: Release) -> tuple[dict[str, bytes], dict[str, str]]:
-    """Return graphs of all models of a release by file name, and why others have none.
+def export(release: Release) -> dict[str, bytes]:
+    """Return graphs of all models of a release, by file name.
 
     ``remaining_life.ridge.onnx`` and ``.sklearn.onnx``: raw feature vectors to hours ``(n,)``;
     ``score.onnx`` and ``kinds.onnx``: watched features in the asset's own deviations to the anomaly
-    score ``(n,)`` and to shares of kinds ``(n, K)``.
+    score ``(n,)`` and to shares of kinds ``(n, K)``. To a model that remembers (``lagged``) the
+    rows of one run follow each other, from nothing remembered, as of ``Release.score``.
     """
     spec = release.manifest.asset_class
     features = FeatureSpec.of(spec)
@@ -274,20 +243,15 @@ def export(release: Release) -> tuple[dict[str, bytes], dict[str, str]]:
         "spec_digest": spec.digest(),
     }
     files: dict[str, bytes] = {}
-    problems: dict[str, str] = {}
 
     def add(
         name: str,
-        parts: dict[type, Callable[[Graph, Any], str]],
         model: Predictor | Scorer | KindModel,
         columns: list[str],
-        answers: list[str] | None,
+        answers: list[str] | None = None,
     ) -> None:
-        try:
-            graph, answer = _graph_of(parts, model)
-        except ContractError as error:
-            problems[name] = str(error)
-            return
+        graph = Graph()
+        answer = _PARTS[type(model)](graph, model, len(columns))
         told = {**about, "model": name, "columns": json.dumps(columns)}
         if answers is not None:
             told["answers"] = json.dumps(answers)
@@ -295,21 +259,20 @@ def export(release: Release) -> tuple[dict[str, bytes], dict[str, str]]:
         files[f"{name}.onnx"] = graph.model(answer, len(columns), outputs, told)
 
     for name, predictor in release.rul.items():
-        add(f"remaining_life.{name}", _RUL, predictor, list(features.names), None)
+        add(f"remaining_life.{name}", predictor, list(features.names))
     if release.health is not None:
-        add("score", _HEALTH, release.health, watched, None)
+        add("score", release.health, watched)
     if release.kinds is not None:
-        add("kinds", _KINDS, release.kinds, watched, kinds)
-    return files, problems
+        add("kinds", release.kinds, watched, kinds)
+    return files
 
 
-def write(release: Release, folder: Path) -> tuple[list[Path], dict[str, str]]:
-    """Write the graphs into a folder; returns their paths, and why models have none."""
-    files, problems = export(release)
+def write(release: Release, folder: Path) -> list[Path]:
+    """Write the graphs into a folder; returns their paths."""
     folder.mkdir(parents=True, exist_ok=True)
     paths = []
-    for name, content in files.items():
+    for name, content in export(release).items():
         path = folder / name
         path.write_bytes(content)
         paths.append(path)
-    return paths, problems
+    return paths

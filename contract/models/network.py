@@ -33,7 +33,8 @@ def sizes(spec: Network, columns: int) -> list[tuple[int, int]]:
 
 
 @lru_cache(maxsize=8)
-def _projection(columns: int, spec: Network) -> tuple[Floats, Floats]:
+def projection(columns: int, spec: Network) -> tuple[Floats, Floats]:
+    """Return weights ``(F, random)`` and phases ``(random,)`` of the one-class SVM's features."""
     weights = normal(spec.seed, columns * spec.random).reshape(columns, spec.random)
     return weights / math.sqrt(columns), 2.0 * np.pi * uniform(spec.seed + 1, spec.random)
 
@@ -42,7 +43,7 @@ def inputs(spec: Network, Z: Floats) -> Floats:
     """Return what the first layer is given for rows ``(n, F)``."""
     if spec.estimator != "SGDOneClassSVM":
         return Z
-    weights, phases = _projection(Z.shape[1], spec)
+    weights, phases = projection(Z.shape[1], spec)
     # Not by BLAS: a row's score must not depend on what rows it is scored with.
     turned = np.cos(np.einsum("nf,fk->nk", Z, weights) + phases)
     phi: Floats = turned * math.sqrt(2.0 / spec.random)
