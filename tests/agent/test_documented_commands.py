@@ -20,6 +20,7 @@ FENCE = re.compile(r"^( *)```(?:bash|sh|console)\n(.*?)^\1```", re.DOTALL | re.M
 
 BY_ANOTHER_TEST = {
     r"make demo$": "tests/test_demo.py::test_the_demonstration_finds_failing_machines",
+    r"make demo KEEP=": "tests/test_demo.py::test_the_demonstration_finds_failing_machines",
     r"make demo DATA=": "tests/test_demo.py::test_the_demonstration_on_nasa_recordings",
     r"sh deploy/pi/install\.sh": "tests/test_deploy.py::test_a_device_is_installed_updated",
     r"pip download ": "tests/test_deploy.py::test_without_a_network_the_packages_come",
