@@ -6,10 +6,12 @@ Labels are bounded: what is beyond the bound is said together, under ``other``.
 from collections.abc import Callable, Iterable, Mapping
 from typing import get_args
 
-from agent.snapshot import Histogram, SeenAsset, SeenClass, Snapshot
+from agent.snapshot import SeenAsset, SeenClass, Snapshot
+from contract.exposition import CONTENT_TYPE, Exposition, Labels
 from contract.report import AlertState, DriftWord, Quality
 
-CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+__all__ = ["CONTENT_TYPE", "exposition"]
+
 OTHER = "other"
 MOST_ASSETS = 500
 MOST_MARKS = 500
@@ -17,12 +19,10 @@ MOST_REASONS = 50
 MOST_SOURCES = 50
 STATES = "learning", "healthy", "degraded", "failing", "stale"
 
-Labels = tuple[tuple[str, str], ...]
-
 
 def exposition(snapshot: Snapshot, *, healthy: bool | None = None) -> bytes:
     """Return all metrics of a snapshot; ``healthy``: what ``/healthz`` says, None: not asked."""
-    page = _Page()
+    page = Exposition()
     _node(page, snapshot)
     if healthy is not None:
         page.one("healthy", "gauge", "1 if /healthz answers 200.", float(healthy))
@@ -40,44 +40,7 @@ def exposition(snapshot: Snapshot, *, healthy: bool | None = None) -> bytes:
     return page.text()
 
 
-class _Page:
-    """Lines of text; each metric is said once, with its samples behind it."""
-
-    def __init__(self) -> None:
-        self._lines: list[str] = []
-
-    def many(
-        self, name: str, kind: str, text: str, samples: Iterable[tuple[Labels, float | None]]
-    ) -> None:
-        """Add a metric with a sample per set of labels; one without a value is left out."""
-        name = f"runout_{name}"
-        said = [
-            f"{name}{_braced(labels)} {_number(value)}"
-            for labels, value in samples
-            if value is not None
-        ]
-        if said:
-            self._lines += [f"# HELP {name} {_help(text)}", f"# TYPE {name} {kind}", *said]
-
-    def one(self, name: str, kind: str, text: str, value: float | None) -> None:
-        """Add a metric without labels."""
-        self.many(name, kind, text, [((), value)])
-
-    def histogram(self, name: str, text: str, found: Histogram) -> None:
-        """Add a histogram; its counts are said cumulatively."""
-        name = f"runout_{name}"
-        self._lines += [f"# HELP {name} {_help(text)}", f"# TYPE {name} histogram"]
-        total = 0
-        for bound, count in zip((*found.bounds, float("inf")), found.counts, strict=True):
-            total += count
-            self._lines.append(f'{name}_bucket{{le="{_number(bound)}"}} {total}')
-        self._lines += [f"{name}_sum {_number(found.sum)}", f"{name}_count {total}"]
-
-    def text(self) -> bytes:
-        return ("\n".join(self._lines) + "\n").encode()
-
-
-def _node(page: _Page, snapshot: Snapshot) -> None:
+def _node(page: Exposition, snapshot: Snapshot) -> None:
     about = (
         ("node", snapshot.node),
         ("site", snapshot.site),
@@ -127,7 +90,7 @@ def _node(page: _Page, snapshot: Snapshot) -> None:
     )
 
 
-def _data(page: _Page, snapshot: Snapshot) -> None:
+def _data(page: Exposition, snapshot: Snapshot) -> None:
     page.one(
         "readings_total", "counter", "Rows committed since the store was made.", snapshot.readings
     )
@@ -188,7 +151,7 @@ def _data(page: _Page, snapshot: Snapshot) -> None:
     page.one("intake_messages", "gauge", "Messages that wait to be processed.", snapshot.waiting)
 
 
-def _assets(page: _Page, snapshot: Snapshot) -> None:
+def _assets(page: Exposition, snapshot: Snapshot) -> None:
     page.one("assets", "gauge", "Assets known.", snapshot.known)
     states = dict.fromkeys(STATES, 0)
     for asset in snapshot.assets:
@@ -287,7 +250,7 @@ def _assets(page: _Page, snapshot: Snapshot) -> None:
     )
 
 
-def _quality(page: _Page, classes: tuple[SeenClass, ...]) -> None:
+def _quality(page: Exposition, classes: tuple[SeenClass, ...]) -> None:
     """Say how good the alerts are, by class, since what judges began to."""
 
     def each(take: Callable[[Quality], float | None]) -> list[tuple[Labels, float | None]]:
@@ -333,7 +296,7 @@ def _quality(page: _Page, classes: tuple[SeenClass, ...]) -> None:
         page.many(name, "gauge", text, each(take))
 
 
-def _broker(page: _Page, snapshot: Snapshot) -> None:
+def _broker(page: Exposition, snapshot: Snapshot) -> None:
     broker = snapshot.broker
     page.one("broker_connected", "gauge", "1 while the session stands.", float(broker.connected))
     page.one("broker_absent_seconds", "gauge", "For how long it has not.", broker.absent_s)
@@ -342,7 +305,7 @@ def _broker(page: _Page, snapshot: Snapshot) -> None:
     page.one("backlog_age_seconds", "gauge", "Age of the oldest of them.", broker.backlog_s)
 
 
-def _sources(page: _Page, snapshot: Snapshot) -> None:
+def _sources(page: Exposition, snapshot: Snapshot) -> None:
     # All of them are counts or 0 and 1: what is beyond the bound is added up.
     for name, kind, text, field in (
         ("source_alive", "gauge", "1 while its threads run.", "alive"),
@@ -358,7 +321,7 @@ def _sources(page: _Page, snapshot: Snapshot) -> None:
         page.many(name, kind, text, _capped(found, MOST_SOURCES, ("source",)))
 
 
-def _notices(page: _Page, snapshot: Snapshot) -> None:
+def _notices(page: Exposition, snapshot: Snapshot) -> None:
     # At most as many channels as the configuration may have.
     found = [((("channel", channel.name),), channel) for channel in snapshot.channels]
     page.many(
@@ -420,35 +383,3 @@ def _split(mark: str) -> tuple[str, str]:
 
 def _seconds(hours: float | None) -> float | None:
     return None if hours is None else hours * 3600.0
-
-
-def _number(value: float) -> str:
-    """Write a number as Go reads it.
-
-    >>> [_number(v) for v in (3, 0.25, 1.0, float("inf"), float("nan"), 1e21)]
-    ['3', '0.25', '1', '+Inf', 'NaN', '1e+21']
-    """
-    if value != value:  # noqa: PLR0124  # NaN
-        return "NaN"
-    if value in {float("inf"), float("-inf")}:
-        return "+Inf" if value > 0 else "-Inf"
-    return repr(int(value)) if value == int(value) and abs(value) < 2**53 else repr(float(value))
-
-
-def _help(text: str) -> str:
-    return text.replace("\\", "\\\\").replace("\n", "\\n")
-
-
-def _braced(labels: Labels) -> str:
-    r"""Write labels.
-
-    >>> _braced((("asset", 'a"b\\'),))
-    '{asset="a\\"b\\\\"}'
-    """
-    if not labels:
-        return ""
-    return "{" + ",".join(f'{name}="{_escaped(value)}"' for name, value in labels) + "}"
-
-
-def _escaped(value: str) -> str:
-    return value.replace("\\", "\\\\").replace("\n", "\\n").replace('"', '\\"')

@@ -2,11 +2,13 @@
 
 import argparse
 import json
+import re
 import shutil
 import socket
 import sys
 import time
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
 from agent import config as agent_config
@@ -17,6 +19,10 @@ from demo.processes import Children, Stopped
 from server import status as server_status
 
 CONFIGS = Path(__file__).parent.parent / "configs"
+
+
+KEEP_DAYS, KEEP_SPEED = 120, 1800
+"""A plant that is kept: days from one play's beginning to the next, seconds of data in one."""
 
 
 class Demo:
@@ -38,6 +44,8 @@ class Demo:
         self._began = time.monotonic()
         self._said = ""
         self.mqtt, self.flower = _free_ports(2)
+        self.server_log = out / "log" / "server.log"
+        self.page = ""
         self.site = "demo"
         opened.callback(children.close)
 
@@ -104,6 +112,7 @@ class Demo:
         due = [time.monotonic() + 3]
 
         def played() -> bool:
+            self._say_page()
             if time.monotonic() >= due[0]:
                 due[0] = time.monotonic() + 3
                 count = self._readings() - before
@@ -123,10 +132,36 @@ class Demo:
             config,
             state=self.server_state,
             port=self.flower,
+            broker_port=self.mqtt,
             nodes=len(self.plan.nodes),
             rounds=self.plan.rounds,
         )
         self.children.start("server", ["runout-server", "run", "--config", str(config)])
+
+    def _say_page(self) -> None:
+        """Say where the fleet's page is, once the server has."""
+        if not self.page and self.server_log.exists():
+            found = re.search(r"fleet page: (\S+)", self.server_log.read_text(encoding="utf-8"))
+            if found:
+                self.page = found[1]
+                self.say(f"the fleet's page, while this runs: {self.page}")
+
+    def keep(self) -> None:
+        """Leave the plant running, and play on, until somebody ends it."""
+        print(f"\nthe plant runs on: {self.page}; Ctrl-C ends it", flush=True)
+        scenario = self.plan.scenario
+        days = 0
+        while not self.children.stopping.is_set():
+            if scenario is None:
+                self.children.stopping.wait()
+                break
+            days += KEEP_DAYS
+            name = f"simulator-{days}"
+            play = plan.later(scenario, self.out / "later.toml", days)
+            words = ["--scenario", str(play), "--seed", str(days), "--speed", str(KEEP_SPEED)]
+            where = ["--broker", f"127.0.0.1:{self.mqtt}"]
+            self.children.start(name, ["runout-simulator", "run", *words, *where])
+            self.children.wait(partial(self.children.finished, name), 1e9, name)
 
     def _federate(self) -> None:
         """Let a node join beside each agent; the server trains once all are there."""
@@ -233,6 +268,9 @@ def main() -> int:
         default="auto",
         help="auto: mosquitto where it is on PATH, else the embedded iotcore (default: auto)",
     )
+    parser.add_argument(
+        "--keep", action="store_true", help="leave the plant running, and play on, until Ctrl-C"
+    )
     arguments = parser.parse_args()
     out: Path = arguments.out.resolve()
     shutil.rmtree(out, ignore_errors=True)
@@ -246,16 +284,19 @@ def main() -> int:
         )
         with ExitStack() as opened:
             mosquitto = broker.mosquitto() if arguments.broker == "auto" else None
-            result = Demo(chosen, out, children, opened, mosquitto).run()
+            demo = Demo(chosen, out, children, opened, mosquitto)
+            result = demo.run()
+            (out / "report.json").write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+            print(report.in_words(result))
+            print(f"\nAll of it: {out / 'report.json'}; logs: {out / 'log'}", flush=True)
+            if arguments.keep:
+                demo.keep()
     except Stopped:
         print("\nstopped; no process is left", file=sys.stderr)
         return 130
     except RunoutError as error:
         print(f"demo: {error}", file=sys.stderr)
         return 1
-    (out / "report.json").write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
-    print(report.in_words(result))
-    print(f"\nAll of it: {out / 'report.json'}; logs: {out / 'log'}")
     return 0
 
 

@@ -1,5 +1,8 @@
 """What a demonstration is made of: which agents, which plant, and what is known to be true."""
 
+import re
+import tomllib
+from datetime import timedelta
 from pathlib import Path
 from typing import NamedTuple
 
@@ -44,6 +47,7 @@ class Plan(NamedTuple):
         judge: arguments for what is judged at the end.
         rounds: of federated training.
         settings: of each agent in place of what its configuration says, ``key=value``.
+        scenario: that goes on where the plant is kept running; None: nothing is played then.
     """
 
     title: str
@@ -53,6 +57,7 @@ class Plan(NamedTuple):
     judge: list[str]
     rounds: int
     settings: tuple[str, ...] = ()
+    scenario: Path | None = None
 
 
 def plant(configs: Path) -> Plan:
@@ -66,6 +71,7 @@ def plant(configs: Path) -> Plan:
         [*play, "history"],
         [*play, "present"],
         2,
+        scenario=Path(scenario),
     )
 
 
@@ -114,8 +120,10 @@ def rows_played(path: Path) -> int:
     return sum(life.rows for life in truth.read(path).lives)
 
 
-def server_config(path: Path, *, state: Path, port: int, nodes: int, rounds: int) -> None:
-    """Write the federation server's configuration."""
+def server_config(
+    path: Path, *, state: Path, port: int, broker_port: int, nodes: int, rounds: int
+) -> None:
+    """Write the federation server's configuration, fleet page and all."""
     content = {
         "state": str(state),
         "listen": f"127.0.0.1:{port}",
@@ -125,4 +133,15 @@ def server_config(path: Path, *, state: Path, port: int, nodes: int, rounds: int
         "ready_s": 0.0,  # all of them have just come
     }
     lines = [f"{key} = {msgspec.json.encode(value).decode()}" for key, value in content.items()]
+    lines += ["[mqtt]", f"port = {broker_port}", "[fleet]", "port = 0"]
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def later(scenario: Path, out: Path, days: int) -> Path:
+    """Write a scenario that begins so many days after its own beginning, with other chances."""
+    text = scenario.read_text(encoding="utf-8")
+    start = tomllib.loads(text)["start"]
+    moved = (start + timedelta(days=days)).strftime("%Y-%m-%dT%H:%M:%SZ")
+    text = re.sub(r"(?m)^start = .*$", f"start = {moved}", text, count=1)
+    out.write_text(text, encoding="utf-8")
+    return out

@@ -6,6 +6,7 @@ a version is registered. Sums need no place in it: they are in the ledgers as th
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from urllib.parse import quote
 
 import msgspec
 
@@ -14,6 +15,7 @@ from contract.arrays import Arrays
 from contract.errors import ContractError
 
 FILE = "training.npz"
+"""Of a server that trains one class; beside it ``training-<class>.npz`` for each of several."""
 MOST_TRIES = 3
 """A training that was begun so often and never ended is given up."""
 
@@ -58,7 +60,7 @@ class Checkpoint:
     version: int = 0
     weights: Arrays = field(default_factory=dict)
 
-    def save(self, state: Path) -> None:
+    def save(self, state: Path, of: str = "") -> None:
         """Replace the file."""
         head = _Head(
             self.training,
@@ -71,16 +73,21 @@ class Checkpoint:
             self.round,
             self.version,
         )
-        npz.write(state / FILE, npz.to_bytes(msgspec.json.encode(head), self.weights))
+        npz.write(path_of(state, of), npz.to_bytes(msgspec.json.encode(head), self.weights))
 
 
-def read(state: Path) -> Checkpoint | None:
+def path_of(state: Path, of: str = "") -> Path:
+    """Return where the training of a class is kept; empty: of the only one."""
+    return state / (f"training-{quote(of, safe='')}.npz" if of else FILE)
+
+
+def read(state: Path, of: str = "") -> Checkpoint | None:
     """Return the training that did not end, or None.
 
     Raises:
         ContractError: the file is damaged.
     """
-    path = state / FILE
+    path = path_of(state, of)
     if not path.exists():
         return None
     content, weights = npz.read(path)
@@ -102,6 +109,6 @@ def read(state: Path) -> Checkpoint | None:
     )
 
 
-def clear(state: Path) -> None:
+def clear(state: Path, of: str = "") -> None:
     """Forget it: the training has ended."""
-    (state / FILE).unlink(missing_ok=True)
+    path_of(state, of).unlink(missing_ok=True)

@@ -93,6 +93,10 @@ def _parser() -> argparse.ArgumentParser:
     command("service", _service, "Serve the models over REST and gRPC, until SIGINT or SIGTERM.")
     score = command("score", _score, "Score stored telemetry into a table, time after time.")
     score.add_argument("--once", action="store_true", help="what is new now, and end")
+    board = command("tensorboard", _tensorboard, "Write the journals as TensorBoard event files.")
+    board.add_argument(
+        "--out", type=Path, required=True, metavar="FOLDER", help="tensorboard --logdir"
+    )
     command("repin", _repin, "Let the next training pin the spec that most nodes run then.")
     return parser
 
@@ -290,7 +294,7 @@ def _check(arguments: argparse.Namespace) -> int:
     print(f"{arguments.config}: good")
     print(f"  SuperLink  {config.listen}, {'TLS' if config.tls else 'no TLS, this machine only'}")
     print(f"  state      {config.folder}")
-    print(f"  cohort     {config.asset_class or 'the class most nodes report'}")
+    print(f"  cohort     {config.asset_class or 'each class that enough nodes run'}")
     print(
         f"  training   with {config.min_nodes} nodes or more, {config.rounds} rounds by "
         f"{config.strategy}, again after {config.interval_s:.0f} s"
@@ -360,6 +364,17 @@ def _score(arguments: argparse.Namespace) -> int:
     from server.scores_command import score
 
     return score(load(arguments.config), _tell, once=arguments.once)
+
+
+def _tensorboard(arguments: argparse.Namespace) -> int:
+    from server.tensorboard import write
+
+    paths = write(load(arguments.config).folder, arguments.out)
+    for path in paths:
+        print(path)
+    if not paths:
+        print("runout-server: nothing was trained yet", file=sys.stderr)
+    return 0 if paths else 1
 
 
 def _key(arguments: argparse.Namespace) -> int:

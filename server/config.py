@@ -104,7 +104,7 @@ class ServerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     Attributes:
         state: folder for the registry, the ledgers, the logs and SuperLink's database.
         listen: ``host:port`` of SuperLink, where the nodes come in.
-        asset_class: the cohort; empty: the class most nodes report.
+        asset_class: the cohort; empty: each class that ``min_nodes`` nodes or more run.
         rounds: of local training in one training, after the statistics.
         min_nodes: a training waits until that many are there.
         deadline_s: a phase ends here, with those who answered.

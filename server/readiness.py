@@ -54,6 +54,7 @@ def read(fleet: Fleet, node_id: int, content: RecordDict) -> Readiness:
     """Read one answer, and remember the node's name; raises ``ContractError``."""
     told = messages.read_readiness(content)
     fleet.names[node_id] = told.node
+    fleet.classes[node_id] = frozenset(told.classes)
     return told
 
 

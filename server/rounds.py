@@ -17,6 +17,7 @@ from server.messages import size_of
 
 POLL_S = 0.5
 PULLED = 100
+MOST_LATE = 1000
 LATE_S = 600.0
 """How long past its phase's deadline a reply is still waited for, on the side."""
 
@@ -113,6 +114,7 @@ class Fleet:
 
     Attributes:
         names: node id to the name the node gives itself, where it has.
+        classes: node id to the asset classes it says it runs, where it has.
         bytes_up: from each node id.
         bytes_down: to each node id.
     """
@@ -132,6 +134,7 @@ class Fleet:
         self.bytes_down: dict[int, int] = {}
         self._out: dict[str, Asked] = {}
         self._late: list[Late] = []
+        self.classes: dict[int, frozenset[str]] = {}
 
     def name(self, node_id: int) -> str:
         """Return what to call a node."""
@@ -185,6 +188,10 @@ class Fleet:
         self._pull({}, Heard([]), lambda _, __: None)
         late, self._late = self._late, []
         return late
+
+    def put_back(self, late: Late) -> None:
+        """Keep a late answer for whoever asked; of too many the oldest are dropped."""
+        self._late = [*self._late[1 - MOST_LATE :], late]
 
     def _push(
         self, result: Heard, kind: str, content: RecordDict, deadline_s: float, about: str

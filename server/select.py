@@ -41,10 +41,12 @@ class Asked(msgspec.Struct, frozen=True):
     Attributes:
         number: of the request: the answer bears it.
         candidates: in order.
+        asset_class: that they are for.
     """
 
     number: str
     candidates: list[Candidate]
+    asset_class: str = ""
 
 
 class Row(msgspec.Struct, frozen=True):

@@ -26,7 +26,7 @@ def select(config: ServerConfig, arguments: argparse.Namespace) -> int:
         candidates += candidates_of(path)
     if not candidates:
         raise RunoutError("--only: name models to try with --candidate FILE")
-    asked = Asked(secrets.token_hex(8), candidates)
+    asked = Asked(secrets.token_hex(8), candidates, line.asset_class.name)
     request(config.folder, asked)
     print(f"asked for: {len(candidates)} models of {line.asset_class.name}", file=sys.stderr)
     selection = _wait(config.folder, asked)

@@ -5,8 +5,10 @@ import logging
 import os
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
 from typing import Any, TypeVar
@@ -15,10 +17,11 @@ import msgspec
 from flwr.serverapp import Grid
 
 from contract import npz
-from contract.errors import RunoutError
+from contract.errors import ContractError, RunoutError
 from contract.release import Release
-from server import checkpoint, select
+from server import checkpoint, readiness, select
 from server.guard import Limits
+from server.registry import cohorts
 from server.retrain import Wishes
 from server.rounds import Fleet
 from server.status import LOG, REQUEST, STATE_VARIABLE, Status
@@ -35,6 +38,10 @@ SAY_S = 15.0
 """Between two lines that say that nodes are waited for."""
 TIME = "it was time"
 UNENDED = "the last training did not end"
+AGAIN_S = 900.0
+"""Between two times that a node is asked which classes it runs."""
+PROMPT_S = 10.0
+"""That is waited for; who answers later is heard as it does."""
 RETRY_S = 30.0
 """Before a node that could not be handed a release is tried again."""
 
@@ -114,8 +121,11 @@ def serve(grid: Grid, run_config: Mapping[str, Any]) -> None:
         msgspec.json.encode({"pid": os.getpid(), "run": run}),
         durable=False,
     )
+    lines = Cohorts(training)
     try:
-        if settings.serve:
+        if settings.serve and settings.ready_s and not settings.asset_class:
+            lines.run()
+        elif settings.serve:
             Serving(training).run(release)
         else:
             _once(training)
@@ -125,9 +135,12 @@ def serve(grid: Grid, run_config: Mapping[str, Any]) -> None:
         log.error("%s", error)  # noqa: TRY400  # a person's mistake: its text is enough
         raise
     finally:
-        if status.phase not in {"ended", "failed"}:
-            status.phase = "stopped"
-        training.write()
+        for one in lines.trainings or [training]:
+            if status.phase in {"ended", "failed"}:
+                one.status.phase, one.status.error = status.phase, status.error
+            else:
+                one.status.phase = "stopped"
+            one.write()
 
 
 def _once(training: Training) -> None:
@@ -162,6 +175,9 @@ class Serving:
         self._fleet = training.fleet
         self._settings = training.settings
         self._request = training.settings.state / REQUEST
+        self._release: Release | None = None
+        self._due = self._said = 0.0
+        self._wanted_ns = self._answered_ns = 0
         self._has: dict[int, int] = {}
         self._retry: dict[int, float] = {}
         self._wishes = Wishes(training)
@@ -169,50 +185,87 @@ class Serving:
 
     def run(self, release: Release | None) -> None:
         """Go on until the process is ended."""
-        fleet, settings = self._fleet, self._settings
-        due = fleet.clock() if release is None else fleet.clock() + settings.interval_s
-        said = 0.0
-        if release is not None:
-            log.info("version %d is handed out", release.version)
+        self.begin(release)
         while True:
-            online = fleet.online()
-            self._has = {n: v for n, v in self._has.items() if n in online}
-            self._retry = {n: t for n, t in self._retry.items() if n in online}
-            asked = self._request.exists()
-            enough = len(online) >= settings.min_nodes
-            why = self._why(online, asked=asked, due=fleet.clock() >= due) if enough else ""
-            if why:
-                self._request.unlink(missing_ok=True)
-                self._training.why = why
-                with only_writer(self._training):
-                    # It may have been another run's, which has ended meanwhile.
-                    if why != UNENDED or self._unended():
-                        anyway = why != TIME or release is None
-                        release = self._training.run(even_if_nothing_new=anyway) or release
-                # They are handed it when they are back; the others need not wait for that.
-                retry_s = fleet.clock() + RETRY_S
-                self._retry |= dict.fromkeys(self._training.silent, retry_s)
-                online = fleet.online()
-                # Without any release soon again: the first lives may just have ended.
-                wait = settings.interval_s if release else min(30.0, settings.interval_s)
-                due = fleet.clock() + wait
-            elif (wanted := select.pending(settings.state)) and len(online) >= settings.min_nodes:
-                self._select(wanted)
-            elif fleet.clock() >= due or asked:
-                said = _say_waiting(self._training, len(online), said)
-            release = self._tend(self._newest(release), online)
-            if release is not None:
-                self._hand_out(release, self._waves.admitted(release, online))
-            if self._training.status.phase not in {"serving", "waiting"} or (
-                self._training.status.online != len(online)
-            ):
-                self._training.status.phase = "serving" if release else "waiting"
-                self._training.status.online = len(online)
-                self._training.write()
-            fleet.wait(TICK_S)
+            self.turn()
+            self._fleet.wait(TICK_S)
+
+    def begin(self, release: Release | None) -> None:
+        """Say what is handed out now, before the first turn."""
+        fleet = self._fleet
+        self._release = release
+        self._due = fleet.clock() if release is None else fleet.clock() + self._settings.interval_s
+        if release is not None:
+            name = release.manifest.asset_class.name
+            log.info("version %d of %s is handed out", release.version, name)
+
+    def turn(self) -> None:
+        """Do what is due: train, go on with waves, hand out."""
+        fleet, settings, release = self._fleet, self._settings, self._release
+        online = self._training.there()
+        self._has = {n: v for n, v in self._has.items() if n in online}
+        self._retry = {n: t for n, t in self._retry.items() if n in online}
+        asked = self._asked()
+        enough = len(online) >= settings.min_nodes
+        why = self._why(online, asked=asked, due=fleet.clock() >= self._due) if enough else ""
+        if why:
+            self._answered()
+            self._training.why = why
+            with only_writer(self._training):
+                # It may have been another run's, which has ended meanwhile.
+                if why != UNENDED or self._unended():
+                    anyway = why != TIME or release is None
+                    release = self._training.run(even_if_nothing_new=anyway) or release
+            # They are handed it when they are back; the others need not wait for that.
+            retry_s = fleet.clock() + RETRY_S
+            self._retry |= dict.fromkeys(self._training.silent, retry_s)
+            online = self._training.there()
+            # Without any release soon again: the first lives may just have ended.
+            wait = settings.interval_s if release else min(30.0, settings.interval_s)
+            self._due = fleet.clock() + wait
+        elif (wanted := select.pending(settings.state)) and len(online) >= settings.min_nodes:
+            self._select(wanted)
+        elif fleet.clock() >= self._due or asked:
+            self._said = _say_waiting(self._training, len(online), self._said)
+        release = self._tend(self._newest(release), online)
+        if release is not None:
+            self._hand_out(release, self._waves.admitted(release, online))
+        if self._training.status.phase not in {"serving", "waiting"} or (
+            self._training.status.online != len(online)
+        ):
+            self._training.status.phase = "serving" if release else "waiting"
+            self._training.status.online = len(online)
+            self._training.write()
+        self._release = release
+
+    def _asked(self) -> bool:
+        """Return whether a person asks for a training that was not done yet."""
+        try:
+            self._wanted_ns = self._request.stat().st_mtime_ns
+        except FileNotFoundError:
+            return False
+        return self._wanted_ns != self._answered_ns
+
+    def _answered(self) -> None:
+        """Take a person's wish as fulfilled; of several classes' it is removed by all of them."""
+        if self._settings.several:
+            self._answered_ns = self._wanted_ns
+        else:
+            self._request.unlink(missing_ok=True)
+
+    @property
+    def training(self) -> Training:
+        """Return what trains."""
+        return self._training
+
+    @property
+    def owes(self) -> bool:
+        """Return whether a person's wish for a training waits."""
+        return self._asked()
 
     def _unended(self) -> bool:
-        return (self._training.settings.state / checkpoint.FILE).exists()
+        of = self._settings.asset_class if self._settings.several else ""
+        return checkpoint.path_of(self._settings.state, of).exists()
 
     def _why(self, online: list[int], *, asked: bool, due: bool) -> str:
         """Return why to train now; empty: there is no reason to."""
@@ -235,7 +288,7 @@ class Serving:
         """Try models on the fleet, as somebody asked."""
         cohort = self._training.cohort
         line = cohort.registry.line() if cohort else None
-        if line is None:
+        if line is None or asked.asset_class not in {"", line.asset_class.name}:
             return  # not before the first training: it says what the class is
         with only_writer(self._training):
             select.run(self._training, asked, line.asset_class, log.info)
@@ -273,6 +326,84 @@ class Serving:
                 self._has[node_id] = release.version
             else:
                 self._retry[node_id] = self._fleet.clock() + RETRY_S
+
+
+class Cohorts:
+    """A line of training for each asset class that enough nodes run.
+
+    Which classes there are the nodes say as they are asked for their readiness: each as it
+    comes, all again every ``AGAIN_S``, since a node may be configured otherwise meanwhile.
+
+    Args:
+        base: whose settings, fleet and status the trainings of all classes have.
+    """
+
+    def __init__(self, base: Training) -> None:
+        self._base = base
+        self._fleet = base.fleet
+        self._settings = base.settings
+        self._servings: dict[str, Serving] = {}
+        self._asked_s: dict[int, float] = {}
+        self._said = 0.0
+
+    @property
+    def trainings(self) -> list[Training]:
+        """Return those of all classes."""
+        return [serving.training for serving in self._servings.values()]
+
+    def run(self) -> None:
+        """Go on until the process is ended."""
+        for name in cohorts(self._settings.state):
+            self._add(name)
+        while True:
+            self.turn()
+            self._fleet.wait(TICK_S)
+
+    def turn(self) -> None:
+        """Look for classes, and give each its turn."""
+        online = self._fleet.online()
+        self._discover(online)
+        for serving in self._servings.values():
+            serving.turn()
+        request = self._settings.state / REQUEST
+        if self._servings and not any(one.owes for one in self._servings.values()):
+            request.unlink(missing_ok=True)
+        if not self._servings:
+            self._said = _say_waiting(self._base, len(online), self._said)
+
+    def _discover(self, online: list[int]) -> None:
+        now = self._fleet.clock()
+        self._asked_s = {n: at for n, at in self._asked_s.items() if n in online}
+        for node_id in [n for n in self._fleet.classes if n not in online]:
+            self._fleet.classes.pop(node_id)
+        due = [n for n in online if now - self._asked_s.get(n, -AGAIN_S) >= AGAIN_S]
+        if due:
+            self._asked_s |= dict.fromkeys(due, now)
+            patience_s = min(self._settings.ready_s, PROMPT_S)
+            readiness.ask(self._fleet, due, patience_s, self._settings.quorum)
+        self._hear_late()
+        told = Counter(name for n in online for name in self._fleet.classes.get(n, ()))
+        for name in sorted(told):
+            if told[name] >= self._settings.min_nodes and name not in self._servings:
+                self._add(name)
+
+    def _hear_late(self) -> None:
+        """Take what nodes say of themselves after nobody waits for it any more."""
+        for late in self._fleet.late():
+            if late.about != readiness.ABOUT:
+                self._fleet.put_back(late)
+                continue
+            try:
+                readiness.read(self._fleet, late.node_id, late.content)
+            except ContractError as error:
+                log.warning("%s: %s", self._fleet.name(late.node_id), error)
+
+    def _add(self, name: str) -> None:
+        settings = replace(self._settings, asset_class=name, several=True)
+        status = Status(pid=self._base.status.pid, run=self._base.status.run)
+        training = Training(settings, self._fleet, status, now=self._base.now)
+        serving = self._servings[name] = Serving(training)
+        serving.begin(training.open())
 
 
 def _say_waiting(training: Training, online: int, said: float) -> float:

@@ -81,6 +81,7 @@ class Settings:
     ready_s: float = 0.0
     quorum: float = 1.0
     parent: bool = False
+    several: bool = False
     waves: Policy = field(default_factory=Policy)
 
 
@@ -165,14 +166,26 @@ class Training:
         done = self._begin(anyway=even_if_nothing_new)
         if done is None:
             done = self._train(before)
-        checkpoint.clear(self.settings.state)
+        checkpoint.clear(self.settings.state, self._of)
         return done
+
+    @property
+    def _of(self) -> str:
+        """Return whose checkpoint it is: with several classes each has one."""
+        return self.settings.asset_class if self.settings.several else ""
+
+    def there(self) -> list[int]:
+        """Return the nodes that are there and, as far as that is known, run the class."""
+        online, name = self.fleet.online(), self.settings.asset_class
+        if not self.settings.several:
+            return online
+        return [n for n in online if name in self.fleet.classes.get(n, (name,))]
 
     def _begin(self, *, anyway: bool) -> Release | None:
         """Take up what was left; returns the release it brought, if it was as far as that."""
         state = self.settings.state
         try:
-            kept = checkpoint.read(state)
+            kept = checkpoint.read(state, self._of)
         except ContractError as error:
             log.warning("a training that did not end is given up: %s", error)
             kept = None
@@ -218,11 +231,11 @@ class Training:
 
     def _save(self) -> None:
         self._kept.names = dict(self.fleet.names)
-        self._kept.save(self.settings.state)
+        self._kept.save(self.settings.state, self._of)
 
     def _train(self, before: Release | None) -> Release | None:
         self._joined = []
-        self._nodes = self._ready(self.fleet.online())
+        self._nodes = self._ready(self.there())
         accepted = self._statistics()
         if self.cohort is None or not accepted:
             log.warning("training %d ends: no node's statistics could be used", self._count)
@@ -708,11 +721,21 @@ class Training:
     def _fold_late(self) -> None:
         """Take in what came after its phase had closed."""
         for late in self.fleet.late():
+            if late.about.startswith("[") and self._is_another(late):
+                self.fleet.put_back(late)
+                continue
             self.silent.discard(late.node_id)
             if late.about == readiness.ABOUT:
                 self._join_late(late)
             elif late.about.startswith("["):
                 self._sum_late(late)
+
+    def _is_another(self, late: Late) -> bool:
+        """Return whether it answers a question about another class."""
+        if not self.settings.several:
+            return False
+        _, _, request = msgspec.json.decode(late.about, type=tuple[str, str, Request])
+        return request.asset_class != self.settings.asset_class
 
     def _join_late(self, late: Late) -> None:
         """Let a node that says now that it is ready take part from the next phase on."""

@@ -13,6 +13,7 @@ from server.fleet.collector import Collector
 from server.fleet.config import Mqtt
 from server.fleet.federation import Federation
 from server.fleet.link import Link
+from server.fleet.metrics import exposition
 from server.fleet.page.app import Parts, app_of
 from server.fleet.page.events import Events
 from server.fleet.page.gate import Gate
@@ -61,7 +62,7 @@ class Fleet:
             note=store.note,
             forget=store.forget,
             troubles=self.troubles,
-            metrics=lambda: b"",
+            metrics=lambda: exposition(query, federation, self.troubles, store.dropped),
         )
         self._page = Listener(app_of(parts), fleet, events)
         opened.callback(self._page.close)

@@ -20,6 +20,7 @@ FENCE = re.compile(r"^( *)```(?:bash|sh|console)\n(.*?)^\1```", re.DOTALL | re.M
 
 BY_ANOTHER_TEST = {
     r"make demo$": "tests/test_demo.py::test_the_demonstration_finds_failing_machines",
+    r"make demo KEEP=": "tests/test_demo.py::test_the_demonstration_finds_failing_machines",
     r"make demo DATA=": "tests/test_demo.py::test_the_demonstration_on_nasa_recordings",
     r"sh deploy/pi/install\.sh": "tests/test_deploy.py::test_a_device_is_installed_updated",
     r"pip download ": "tests/test_deploy.py::test_without_a_network_the_packages_come",
@@ -49,6 +50,7 @@ BY_ANOTHER_TEST = {
     r"runout-server models (wave|history)": "tests/server/test_waves.py::test_a_person_sees_holds",
     r"runout-server models": "tests/server/test_models_command.py::test_versions_are_listed",
     r"runout-server config ": "tests/server/test_settings.py::test_devices_are_chosen_by_labels",
+    r"runout-server tensorboard ": "tests/server/test_tensorboard.py::test_tensorboard_reads",
     r"runout-server score ": "tests/server/test_scores.py::test_the_command_says_what_it_did",
     r"curl .*/v1/scores": "tests/server/test_scores.py::test_the_command_says_what_it_did",
     r"flwr run ": "tests/server/test_flower.py::test_a_run_from_outside_trains",

@@ -26,6 +26,7 @@ from agent.page.logbook import Logbook, Tally
 from agent.publish import Publisher
 from agent.snapshot import SeenAsset, SeenChannel, Snapshot
 from agent.sources import Http
+from contract.exposition import Exposition
 
 ROOT = Path(__file__).parents[2]
 RULES = ROOT / "deploy" / "prometheus" / "runout-alerts.yml"
@@ -182,7 +183,7 @@ _LETTERS = st.characters(exclude_categories=["Cs", "Cc", "Zl", "Zp"]) | st.sampl
 
 @given(st.lists(st.text(_LETTERS), min_size=1, max_size=5, unique=True))
 def test_whatever_a_label_says_is_read_back(words: list[str]) -> None:
-    page = metrics._Page()
+    page = Exposition()
     page.many("x", "gauge", "a\nb\\c", [((("asset", word),), 1.0) for word in words])
     found = read(page.text())
     assert found["runout_x"] == {(("asset", word),): 1.0 for word in words}
