@@ -22,7 +22,10 @@ from server.grpc_schema import METHODS, SERVICE, message
 from server.service import Models, diagnosed, predicted, scored, summaries
 
 WORKERS = 8
+MOST_CALLS = 64
+"""At once, those that wait for their turn included; more are refused with RESOURCE_EXHAUSTED."""
 GRACE_S = 5.0
+ASKED_FREELY = "/grpc.health.v1.Health/Check"
 _CODES = {
     404: grpc.StatusCode.NOT_FOUND,
     409: grpc.StatusCode.INVALID_ARGUMENT,
@@ -102,7 +105,10 @@ def _handler(answer: Callable[[Any], Any], asked: str, told: str) -> grpc.RpcMet
 
 
 class _Bearer(grpc.ServerInterceptor):  # type: ignore[misc]  # no types are shipped
-    """Refuses calls without the token; whether the service is there may be asked by anyone."""
+    """Refuses calls without the token; whether the service is there may be asked by anyone.
+
+    Asked once: who watches it stays, and must have the token.
+    """
 
     def __init__(self, token: str) -> None:
         self._wanted = f"Bearer {token}".encode()
@@ -110,15 +116,15 @@ class _Bearer(grpc.ServerInterceptor):  # type: ignore[misc]  # no types are shi
         def refuse(_request: Any, context: grpc.ServicerContext) -> None:
             context.abort(grpc.StatusCode.UNAUTHENTICATED, "a bearer token is asked for")
 
-        self._one = grpc.unary_unary_rpc_method_handler(refuse)
-        self._many = grpc.stream_stream_rpc_method_handler(refuse)
+        # What is refused before it is read may be of any kind.
+        self._refuse = grpc.stream_stream_rpc_method_handler(refuse)
 
     def intercept_service(self, go_on: Callable[..., Any], call: grpc.HandlerCallDetails) -> Any:
         given = dict(call.invocation_metadata).get("authorization", "")
         given = given.encode() if isinstance(given, str) else given
-        if call.method.startswith("/grpc.health.v1.") or hmac.compare_digest(given, self._wanted):
+        if call.method == ASKED_FREELY or hmac.compare_digest(given, self._wanted):
             return go_on(call)
-        return self._many if "/grpc.reflection." in call.method else self._one
+        return self._refuse
 
 
 @contextmanager
@@ -137,6 +143,7 @@ def serving(state: Path, service: Service, token: str, tls: Tls | None) -> Itera
         ThreadPoolExecutor(WORKERS, thread_name_prefix="grpc"),
         interceptors=interceptors,
         options=options,
+        maximum_concurrent_rpcs=MOST_CALLS,
     )
     answers = _Answers(Models(state), service.most_rows)
     handlers = {

@@ -28,7 +28,7 @@ def serve(config: ServerConfig) -> int:
             opened.callback(engine.dispose)
             scores = router_of(engine)
         if service.grpc:
-            port = opened.enter_context(_grpc(config, token))
+            port = opened.enter_context(grpc_of(config, token))
             print(f"models over gRPC: {service.grpc.rpartition(':')[0]}:{port}", flush=True)
         print(
             f"models over REST: {'https' if tls else 'http'}://{service.listen}/openapi.json",
@@ -47,7 +47,8 @@ def serve(config: ServerConfig) -> int:
     return 0
 
 
-def _grpc(config: ServerConfig, token: str) -> AbstractContextManager[int]:
+def grpc_of(config: ServerConfig, token: str) -> AbstractContextManager[int]:
+    """Return what serves gRPC while it is open; raises ``ConfigError`` if it is not installed."""
     try:
         # Here, not above: it is an extra.
         from server.grpc_service import serving  # noqa: PLC0415

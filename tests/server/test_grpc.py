@@ -1,8 +1,10 @@
 """Models over gRPC: a real server on loopback; a client that knows nothing but reflection."""
 
+import queue
 import re
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,8 +19,11 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from contract.release import Release
 from server import grpc_schema
 from server.config import load
+from server.enrol import init
 from server.grpc_schema import message
-from tests.agent.conftest import Reading
+from server.grpc_service import MOST_CALLS
+from server.service_command import grpc_of
+from tests.agent.conftest import Reading, wait_until
 from tests.server.test_service import free_port, trained
 
 TOKEN = "let-me-in"  # noqa: S105
@@ -27,8 +32,14 @@ TOKEN = "let-me-in"  # noqa: S105
 class Client:
     """Calls methods by their names."""
 
-    def __init__(self, port: int, token: str = TOKEN) -> None:
-        self.channel = grpc.insecure_channel(f"127.0.0.1:{port}")
+    def __init__(
+        self, port: int, token: str = TOKEN, credentials: grpc.ChannelCredentials | None = None
+    ) -> None:
+        address = f"127.0.0.1:{port}"
+        if credentials is None:
+            self.channel = grpc.insecure_channel(address)
+        else:
+            self.channel = grpc.secure_channel(address, credentials)
         self.metadata = [("authorization", f"Bearer {token}")] if token else []
 
     def call(self, method: str, **fields: Any) -> Any:
@@ -54,6 +65,7 @@ class Served:
 
     def __init__(self, folder: Path, release: Release) -> None:
         self.release = release
+        self.state = folder / "server"
         (folder / "token").write_text(TOKEN + "\n")
         config = folder / "server.toml"
         config.write_text(
@@ -146,6 +158,37 @@ def test_without_the_token_nothing_is_told_but_health(served: Served, token: str
     for name in ("", grpc_schema.SERVICE):
         answer = health.Check(health_pb2.HealthCheckRequest(service=name), timeout=60)
         assert answer.status == health_pb2.HealthCheckResponse.SERVING
+    watched = health.Watch(health_pb2.HealthCheckRequest(), metadata=client.metadata, timeout=60)
+    with pytest.raises(grpc.RpcError, match="UNAUTHENTICATED"):
+        next(watched)
+
+
+def test_more_calls_at_once_than_it_takes_are_refused(served: Served) -> None:
+    client = Client(served.port)
+    stub = reflection_pb2_grpc.ServerReflectionStub(client.channel)
+    refused = threading.Event()
+    open_ended: queue.SimpleQueue[Any] = queue.SimpleQueue()  # asks nothing, and does not end
+    held = [
+        stub.ServerReflectionInfo(iter(open_ended.get, None), metadata=client.metadata)
+        for _ in range(MOST_CALLS + 1)
+    ]
+    for one in held:
+        one.add_done_callback(lambda _: refused.set())
+    assert refused.wait(60)
+    (over,) = (one for one in held if one.done())
+    assert over.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert client.refused("Classes")[0] == grpc.StatusCode.RESOURCE_EXHAUSTED
+    for one in held:
+        one.cancel()
+        open_ended.put(None)  # its thread ends
+
+    def answers() -> bool:
+        try:
+            return bool(client.call("Classes").classes)
+        except grpc.RpcError:
+            return False
+
+    wait_until(answers)
 
 
 def test_reflection_tells_a_stranger_the_methods(served: Served) -> None:
@@ -180,6 +223,30 @@ def test_the_file_for_clients_says_the_same(tmp_path: Path) -> None:
         for field in one.field:
             field.ClearField("json_name")
     assert compiled == ours
+
+
+def test_beyond_loopback_it_speaks_tls_with_who_knows_the_authority(
+    tmp_path: Path, served: Served
+) -> None:
+    fleet = tmp_path / "fleet"
+    init(fleet, f"127.0.0.1:{free_port()}", ["127.0.0.1"])
+    port = free_port()
+    (tmp_path / "token").write_text(TOKEN + "\n")
+    config = tmp_path / "server.toml"
+    tls = f'[tls]\nca = "{fleet}/ca.crt"\ncert = "{fleet}/server.pem"\nkey = "{fleet}/server.key"\n'
+    config.write_text(
+        f'state = "{served.state}"\n[service]\ngrpc = "0.0.0.0:{port}"\n'
+        f'token_file = "{tmp_path}/token"\n{tls}'
+    )
+    with grpc_of(load(config), TOKEN):
+        known = grpc.ssl_channel_credentials((fleet / "ca.crt").read_bytes())
+        client = Client(port, credentials=known)
+        assert client.call("Classes").classes[0].version == 2
+        assert Client(port, "wrong", known).refused("Classes")[0] == (
+            grpc.StatusCode.UNAUTHENTICATED
+        )
+        for stranger in (Client(port), Client(port, credentials=grpc.ssl_channel_credentials())):
+            assert stranger.refused("Classes")[0] == grpc.StatusCode.UNAVAILABLE
 
 
 def test_beyond_loopback_it_takes_tls_and_a_token(tmp_path: Path) -> None:

@@ -13,16 +13,18 @@ import httpx
 import msgspec
 import numpy as np
 import pytest
+from sqlalchemy import insert
 
 from agent.models.kinds import KindsLearner
 from contract import load_model
 from contract.errors import ConfigError
 from contract.model_spec import NaiveBayes
 from contract.release import Manifest, Release
-from server.config import load
+from server.config import ServerConfig, load
 from server.guard import Limits
 from server.registry import Registry
 from server.rounds import Fleet
+from server.scores import open_engine, scores
 from server.service_command import token_of
 from server.status import Status
 from server.training import Settings, Training
@@ -240,6 +242,11 @@ def test_the_service_does_what_its_description_says(
     state: Path, run: Callable[..., httpx.Client]
 ) -> None:
     """Generated requests, right and wrong: no 500, no answer that the description does not know."""
+    row = {"asset_class": "pump", "version": 2, "state": "healthy", "model": "ridge"}
+    engine = open_engine(ServerConfig(state=str(state)))
+    with engine.begin() as db:
+        db.execute(insert(scores).values(file="a.csv", asset="0", t=1.0, digest="0" * 64, **row))
+    engine.dispose()
     url = str(run(state).base_url).rstrip("/")
     run_of = subprocess.run(
         [
@@ -254,6 +261,8 @@ def test_the_service_does_what_its_description_says(
         check=False,
     )
     assert run_of.returncode == 0, run_of.stdout[-6000:]
+    described = httpx.get(f"{url}/openapi.json", timeout=60).json()["paths"]
+    assert {"/v1/scores", "/v1/scores/assets"} <= described.keys()
 
 
 def test_the_command_serves_until_it_is_told_to_end(state: Path, tmp_path: Path) -> None:
