@@ -14,7 +14,9 @@ from typing import Self
 from contract.errors import RunoutError
 from simulator.clock import Clock, WallClock
 
-_SETTLED_S = 0.2
+_SETTLED_S = 0.5
+"""That nothing waits to be read: longer than readers wait for more, since what they hold is lost to
+them if the port goes meanwhile."""
 _LOOK_S = 0.05
 """Between two looks at a port: the system tells of no opening."""
 

@@ -93,7 +93,7 @@ class Reader(threading.Thread):
 
     def __init__(self, port: str) -> None:
         super().__init__()
-        self.port = serial.Serial(port, timeout=0.2)
+        self.port = serial.Serial(port, timeout=0.05)
         self.data = b""
         self.start()
 
