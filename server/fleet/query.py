@@ -17,8 +17,9 @@ from sqlalchemy import (
     select,
 )
 
+from contract.picture import Spectrum
 from contract.report import Alert, Health, NodeConfig, NodeStatus
-from server.fleet import tables
+from server.fleet import pictures, tables
 
 PER_PAGE = 50
 MOST_LABELS = 500
@@ -283,6 +284,22 @@ class Query:
                 select(history).where(*where).order_by(history.c.t.desc()).limit(MOST_POINTS)
             )
             return [dict(row) for row in rows.mappings()][::-1]
+
+    def features(
+        self, machine_id: int, since_t: float | None
+    ) -> dict[str, list[tuple[float, float]]]:
+        """Return a machine's features over time by name, oldest first: time and value."""
+        with self._engine.connect() as db:
+            return pictures.features(db, machine_id, since_t, pictures.POINTS_PER_MACHINE)
+
+    def spectra(self, machine_id: int) -> list[Spectrum]:
+        """Return the spectrum of the newest burst of each of a machine's waveforms."""
+        of = tables.spectrum.c
+        with self._engine.connect() as db:
+            rows = db.execute(
+                select(of.body).where(of.machine_id == machine_id).order_by(of.waveform)
+            )
+            return [msgspec.json.decode(body, type=Spectrum) for (body,) in rows]
 
     def alerts(self, machine_id: int, most: int = 50) -> list[Row]:
         """Return the newest changes of a machine's alerts, newest first."""

@@ -28,6 +28,7 @@ from contract.errors import RunoutError
 from contract.report import Acknowledge, Verdict
 from server.fleet.federation import Federation
 from server.fleet.page import devices, layout, machine, machines, rounds
+from server.fleet.page.curves import SPANS
 from server.fleet.page.events import Events
 from server.fleet.page.gate import App, Gate, Session
 from server.fleet.page.layout import Visit
@@ -156,8 +157,9 @@ class _Site:
         if seen is None:
             return HTMLResponse(machines.unknown(visit), 404)
         span = request.query_params.get("span", "all")
-        span = span if span in machine.SPANS else "all"
-        return HTMLResponse(machine.machine(visit, self._parts.query, seen, span))
+        span = span if span in SPANS else "all"
+        every = request.query_params.get("features") == "all"
+        return HTMLResponse(machine.machine(visit, self._parts.query, seen, span, every=every))
 
     def devices(self, request: Request) -> Response:
         page = Filter.of({"page": request.query_params.get("page", "1")}).page
