@@ -44,6 +44,7 @@ STATIC = {
 SAID = {
     "acknowledged": "Sent: the device is told that somebody has seen it.",
     "verdict": "Sent: the device learns from what you found.",
+    "restored": "Done: it is handed out; the running server tells the devices.",
     "round": "Asked for: a training begins when enough devices are there.",
 }
 NAME = "runout-name"
@@ -86,6 +87,8 @@ def app_of(parts: Parts) -> App:
         Route("/devices", site.devices),
         Route("/federation", site.rounds),
         Route("/federation/round", site.ask, methods=["POST"]),
+        Route("/federation/promote", site.promote, methods=["POST"]),
+        Route("/federation/rollback", site.rollback, methods=["POST"]),
         Route("/login", site.login, methods=["GET", "POST"]),
         Route("/logout", site.logout, methods=["POST"]),
         Route("/events", site.events),
@@ -166,7 +169,8 @@ class _Site:
         return HTMLResponse(devices.devices(self._visit(request), self._parts.query, page))
 
     def rounds(self, request: Request) -> Response:
-        return HTMLResponse(rounds.rounds(self._visit(request), self._parts.federation))
+        drifting = self._parts.query.drifting(time.time())
+        return HTMLResponse(rounds.rounds(self._visit(request), self._parts.federation, drifting))
 
     async def events(self, _request: Request) -> Response:
         if self._parts.events.full:
@@ -197,6 +201,12 @@ class _Site:
 
     async def ask(self, request: Request) -> Response:
         return await self._speak(request, self._ask)
+
+    async def promote(self, request: Request) -> Response:
+        return await self._speak(request, self._promote)
+
+    async def rollback(self, request: Request) -> Response:
+        return await self._speak(request, self._roll_back)
 
     async def _speak(
         self, request: Request, do: Callable[[dict[str, str]], tuple[str, dict[str, str]]]
@@ -288,6 +298,31 @@ class _Site:
         self._parts.federation.ask_for_training()
         self._parts.events.changed()
         return "/federation", {"said": "round"}
+
+    def _promote(self, fields: dict[str, str]) -> tuple[str, dict[str, str]]:
+        version = fields.get("version", "")
+        if not (version.isascii() and version.isdecimal() and int(version)):
+            raise _RefusedError(422, "which version is not said")
+        return self._restore(fields, int(version))
+
+    def _roll_back(self, fields: dict[str, str]) -> tuple[str, dict[str, str]]:
+        name = fields.get("asset_class", "")
+        found = next((one for one in self._parts.federation.cohorts() if one.name == name), None)
+        if found is None or found.before is None:
+            raise _RefusedError(409, f"there is nothing to go back to for class {name!r}")
+        if fields.get("version") != str(found.before):
+            raise _RefusedError(409, "another version was handed out meanwhile: look again")
+        return self._restore(fields, found.before)
+
+    def _restore(self, fields: dict[str, str], version: int) -> tuple[str, dict[str, str]]:
+        if not self._parts.gate.asks:
+            raise _RefusedError(
+                403, "what judges is changed only where a password is asked: fleet.password_file"
+            )
+        by = fields.get("by", "").strip()[:64]
+        self._parts.federation.restore(fields.get("asset_class", ""), version, by)
+        self._parts.events.changed()
+        return "/federation", {"said": "restored"}
 
     # -- at the door ------------------------------------------------------------------------
 
