@@ -24,6 +24,7 @@ from agent.facts import Facts, FactsFile
 from agent.intake import Arrival, Intake
 from agent.layout import Layout
 from agent.mqtt import Link
+from agent.picture import Pictures
 from agent.pipeline import Outcome, Pipeline
 from agent.publish import Publisher
 from agent.record import Ended
@@ -500,6 +501,8 @@ def run(  # noqa: PLR0915  # what is opened, one after the other
         if (facts := table.changed()) is not None:
             engine.take_facts(facts)
         publisher = Publisher(engine.store, link, site, node)
+        pictures = Pictures(config, link)
+        engine.pipeline.lookers.append(pictures.look)
         advisory = Advisory(config, engine.store, link, engine.pipeline.assets, opened)
         loop = _Loop(
             engine,
@@ -509,6 +512,7 @@ def run(  # noqa: PLR0915  # what is opened, one after the other
             edge,
             sources,
             publisher,
+            pictures,
             intake,
             status_topic,
             table,
@@ -556,6 +560,7 @@ class _Loop:
         edge: "EdgeLink | None",
         sources: dict[str, Source],
         publisher: Publisher,
+        pictures: Pictures,
         intake: Intake,
         status_topic: str,
         table: FactsFile,
@@ -573,6 +578,7 @@ class _Loop:
         self._edge = edge
         self._sources = sources
         self._publisher = publisher
+        self._pictures = pictures
         self._intake = intake
         self._status_topic = status_topic
         self.logbook: Logbook | None = None
@@ -633,6 +639,7 @@ class _Loop:
             if batch.rows or batch.events or batch.shots or rejected:
                 outcomes = self._engine.process(batch, rejected)
                 self._advisory.note(outcomes)
+                self._pictures.note(batch)
                 if self.logbook is not None:
                     self.logbook.note(outcomes, arrivals, self._engine.commit_s)
             if self._sources:
@@ -642,6 +649,7 @@ class _Loop:
             self._plant.tend(self._assembler.say)
             self._assembler.say = []
         self._publisher.pump()
+        self._pictures.pump(time.monotonic())
         if self._edge is not None:
             self._edge.pump()
 
@@ -699,6 +707,7 @@ class _Loop:
         if batch.rows or batch.events or batch.shots or rejected:
             outcomes = self._engine.process(batch, rejected)
             self._advisory.note(outcomes)
+            self._pictures.note(batch)
             if self.logbook is not None:
                 self.logbook.note(outcomes, [], self._engine.commit_s)
 

@@ -1,5 +1,6 @@
 """What the main thread took from the intake at once: decoded, in order, and fit for the journal."""
 
+import math
 from collections.abc import Callable, Collection
 from typing import NamedTuple
 
@@ -70,6 +71,7 @@ class Shot(NamedTuple):
         samples: ``(n,)`` in the class's unit; empty in a journal that keeps no waveforms.
         features: ``(F,)``, once it was processed; NaN if it is bad.
         reason: why it is bad, once it was processed; 0: it is not. See ``agent.clean.Reason``.
+        rpm: of the shaft, once it was processed, for who looks; the journal does without.
     """
 
     pos: int
@@ -79,6 +81,7 @@ class Shot(NamedTuple):
     samples: NDArray[np.float32]
     features: Floats | None = None
     reason: int = 0
+    rpm: float = math.nan
 
 
 class Swap(NamedTuple):

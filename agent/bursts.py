@@ -66,8 +66,8 @@ def _compute(shots: list[Shot], found: list[int], group: Group, rpm: list[float]
         speeds = None if spec.bearing is None else np.array(rpm)[good]
         whole = samples if good.all() else samples[good]
         X[good] = group.bursts[wave].compute(whole, speeds)
-    for i, x, reason in zip(found, X, reasons, strict=True):
-        shots[i] = shots[i]._replace(features=x, reason=int(reason))
+    for i, x, reason, speed in zip(found, X, reasons, rpm, strict=True):
+        shots[i] = shots[i]._replace(features=x, reason=int(reason), rpm=speed)
 
 
 def _rows(asset: Asset, shots: list[Shot]) -> Rows:

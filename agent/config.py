@@ -317,10 +317,15 @@ class Report(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         health_every_s: of data time, per asset, at least from one report to the next; alerts come
             at once; 0: at each feature vector.
         status_s: seconds between status messages while there is something to say.
+        features_every_s: of data time, per asset, at least from one message with some of its
+            features to the next; 0: none are sent.
+        spectrum_every_s: the same of the spectrum of each waveform.
     """
 
     health_every_s: Annotated[float, msgspec.Meta(ge=0)] = 1.0
     status_s: Positive = 0.2
+    features_every_s: Annotated[float, msgspec.Meta(ge=0)] = 900.0
+    spectrum_every_s: Annotated[float, msgspec.Meta(ge=0)] = 3600.0
 
 
 class Federation(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

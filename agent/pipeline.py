@@ -126,8 +126,8 @@ class Pipeline:
         """Slow facts by asset, and from when on."""
         self.clock_ns = 0
         """This device's clock, when the newest message came."""
-        self.look: Callable[[Run, int], None] | None = None
-        """Called with each vector that is reported, by its place in a run; it changes nothing."""
+        self.lookers: list[Callable[[Run, int], None]] = []
+        """Called with each vector that is reported, by its place in a run; they change nothing."""
         self.beside: Callable[[Asset, health.Judged, int, Floats, float | None], None] | None = None
         """Called with each vector that was judged, its time and hours left; it changes nothing."""
         self.findings: list[Finding | Ended] = []
@@ -295,8 +295,8 @@ class Pipeline:
                 asset.record.tell(t_ns, report.rul_h)
             asset.told_ns = t_ns
             outcomes.append(report)
-            if self.look is not None:
-                self.look(run, k)
+            for look in self.lookers:
+                look(run, k)
         if change:
             outcomes.append(
                 asset.alert.report(

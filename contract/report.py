@@ -71,19 +71,20 @@ def drift_of(drifted: "tuple[Drifted, ...]", sensors: dict[str, str]) -> DriftWo
     return "score" if drifted else ""
 
 
-def cohort_drift(reports: "list[Health]") -> tuple[str, ...]:
+def cohort_drift(reports: "list[Health]", machines: int | None = None) -> tuple[str, ...]:
     """Return the channels that drift on most machines of a class: the process, or the season.
 
-    ``reports``: the newest of each of its machines; of fewer than three nothing is said.
+    Args:
+        reports: the newest of each of its machines, or of those that drift.
+        machines: how many there are; of fewer than three nothing is said. None: as many as reports.
     """
+    many = len(reports) if machines is None else machines
     counts: dict[str, int] = {}
     for report in reports:
         for name in {one.channel for one in report.drift} - {""}:
             counts[name] = counts.get(name, 0) + 1
-    enough = max(2.0, len(reports) / 2)
-    return tuple(
-        sorted(name for name, n in counts.items() if len(reports) > 2 and n > enough - 1e-9)
-    )
+    enough = max(2.0, many / 2)
+    return tuple(sorted(name for name, n in counts.items() if many > 2 and n > enough - 1e-9))
 
 
 class Likely(msgspec.Struct, frozen=True):

@@ -99,6 +99,7 @@ class Waveform(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_def
         speed: channel of the asset that bears its speed in rpm.
         speed_rpm: in place of a channel: the speed is constant.
         severity: for ``zone``.
+        teeth: of the gear on the shaft of that speed: its mesh is marked in pictures of spectra.
     """
 
     name: str
@@ -114,6 +115,7 @@ class Waveform(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_def
     speed: str = ""
     speed_rpm: Annotated[float, msgspec.Meta(gt=0)] | None = None
     severity: Severity | None = None
+    teeth: Annotated[int, msgspec.Meta(ge=2)] | None = None
 
 
 class Declared(
@@ -395,7 +397,8 @@ class AssetClass(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         Which readings are plausible is each device's own affair; how they become rows is not.
         """
         waveforms = [
-            msgspec.structs.replace(wave, low=None, high=None, clip=None) for wave in self.waveforms
+            msgspec.structs.replace(wave, low=None, high=None, clip=None, teeth=None)
+            for wave in self.waveforms
         ]
         more: list[object] = [self.functions, waveforms, self.every_s, self.facts]
         if self.age:

@@ -16,7 +16,8 @@ HEALTH = "health"
 ALERT = "alert"
 RESULTS = frozenset({HEALTH, ALERT})
 STATUS = "status"
-RESERVED = frozenset({READINGS, *SPOKEN, *RESULTS, STATUS, "feature"})
+FEATURE = "feature"
+RESERVED = frozenset({READINGS, *SPOKEN, *RESULTS, STATUS, FEATURE})
 
 
 class Topic(NamedTuple):
@@ -43,6 +44,15 @@ def alert_state_topic(site: str, node: str, asset: str) -> str:
     One level below the alerts: the agent does not hear itself on it.
     """
     return f"{PREFIX}/{site}/{node}/{asset}/{ALERT}/state"
+
+
+def picture_topic(site: str, node: str, asset: str, waveform: str = "") -> str:
+    """Build the topic of an asset's features, or of the spectra of one of its waveforms.
+
+    One level below, as the alert's state is: the agent does not hear itself on it.
+    """
+    leaf = f"spectrum/{waveform}" if waveform else "values"
+    return f"{PREFIX}/{site}/{node}/{asset}/{FEATURE}/{leaf}"
 
 
 def status_topic(site: str, node: str) -> str:

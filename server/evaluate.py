@@ -9,6 +9,8 @@ Measured = Mapping[str, float]
 """One device's metrics: ``heldout_rows`` and ``rmse/<name>``, where known."""
 
 ROWS = "heldout_rows"
+MOST_DEVICES = 200
+"""Whose errors stand in the journal beside a release."""
 
 
 def mean(measured: Iterable[Measured], name: str) -> float | None:
@@ -66,6 +68,30 @@ def summary(measured: Mapping[str, Measured]) -> dict[str, float]:
             one[f"rmse/{name}"] for one in measured.values() if f"rmse/{name}" in one
         )
     return metrics
+
+
+def each(
+    measured: Mapping[str, Measured], judging: str
+) -> dict[str, tuple[float | None, float | None, float | None]]:
+    """Return of each device the error in hours before, after and by its own model alone.
+
+    Of more than ``MOST_DEVICES`` those that the release serves worst. ``judging``: its model.
+
+    >>> each({"rpi-1": {"rmse/live": 5.0, "rmse/ridge": 3.04}}, "ridge")
+    {'rpi-1': (5.0, 3.04, None)}
+    """
+
+    def error(one: Measured, name: str) -> float | None:
+        value = one.get(f"rmse/{name}")
+        return None if value is None or not math.isfinite(value) else round(value, 3)
+
+    found = {
+        node: (error(one, "live"), error(one, judging), error(one, "local"))
+        for node, one in measured.items()
+    }
+    told = [node for node, errors in found.items() if errors[1] is not None]
+    worst = sorted(told, key=lambda node: -(found[node][1] or 0.0))[:MOST_DEVICES]
+    return {node: found[node] for node in worst}
 
 
 def in_words(metrics: Measured, judging: str) -> str:

@@ -1,11 +1,7 @@
 """``runout-server models``: what versions there are, and which of them is handed out."""
 
 import argparse
-import fcntl
-import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
@@ -17,13 +13,11 @@ from contract.release import Release
 from server import wave
 from server.config import ServerConfig
 from server.merge import Ledger, ledger_folder
-from server.registry import Known, Registry, cohorts
+from server.registry import Registry, cohorts
+from server.restore import before, locked, restore, version_of
 from server.rounds import Fleet
 from server.status import Status
 from server.training import Settings, Training
-
-PATIENCE_S = 600.0
-"""For a training that is running to end: a version made beside it would be made of half of it."""
 
 
 def listed(config: ServerConfig, arguments: argparse.Namespace) -> int:
@@ -65,7 +59,7 @@ def listed(config: ServerConfig, arguments: argparse.Namespace) -> int:
 def show(config: ServerConfig, arguments: argparse.Namespace) -> int:
     """Print all that is known of a version."""
     registry = registry_of(config, arguments)
-    release = _known(registry, arguments.version)
+    release = version_of(registry, arguments.version)
     manifest = release.manifest
     current = registry.current()
     live = current is not None and current.version == release.version
@@ -104,7 +98,7 @@ def show(config: ServerConfig, arguments: argparse.Namespace) -> int:
 def diff(config: ServerConfig, arguments: argparse.Namespace) -> int:
     """Print what two versions differ in."""
     registry = registry_of(config, arguments)
-    one, other = (_known(registry, version) for version in (arguments.one, arguments.other))
+    one, other = (version_of(registry, version) for version in (arguments.one, arguments.other))
     if one.digest == other.digest:
         print("the same, to the last bit")
         return 0
@@ -162,24 +156,16 @@ def rollback(config: ServerConfig, arguments: argparse.Namespace) -> int:
     to = arguments.to
     if to is None:
         current = registry.current()
-        if current is None:
-            raise RunoutError(f"{registry.asset_class}: nothing was handed out yet")
-        # What a restored version stands for has a parent of its own.
-        of = current.manifest.restores
-        stands = current if of is None else (registry.get(of) if of else None)
-        if stands is None:
-            raise RunoutError("each device's own models judge: there is nothing before them")
-        to = stands.manifest.parent
-        before = registry.get(to).manifest.restores if to else None
-        to = to if before is None else before
+        manifest = None if current is None else current.manifest
+        to = before(registry.asset_class, manifest, lambda number: registry.get(number).manifest)
     return _restore(config, registry, to)
 
 
 def _restore(config: ServerConfig, registry: Registry, version: int) -> int:
     if version:
-        _known(registry, version)
+        version_of(registry, version)
     with locked(config.folder):
-        release = registry.restore(version, time.time())
+        release = restore(registry, version)
     what = f"version {version}" if version else "each device's own models"
     print(
         f"{what}: handed out as version {release.version}; the running server tells the nodes, and "
@@ -226,37 +212,10 @@ class _Silent(Status):
         """Leave the file to the server that runs."""
 
 
-@contextmanager
-def locked(state: Path) -> Iterator[None]:
-    """Hold the state's lock, as a training does; waits for one that runs.
-
-    Raises:
-        RunoutError: it does not end.
-    """
-    until = time.monotonic() + PATIENCE_S
-    with (state / "lock").open("a") as file:
-        said = False
-        while True:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                if time.monotonic() > until:
-                    raise RunoutError(
-                        "a training holds the state and does not end; try again later"
-                    ) from None
-                if not said:
-                    print("waiting for the training that is running", flush=True)
-                    said = True
-                threading.Event().wait(0.5)  # nobody says when a lock is free
-                continue
-            break
-        yield
-
-
 def export(config: ServerConfig, arguments: argparse.Namespace) -> int:
     """Write a version for other runtimes."""
     registry = registry_of(config, arguments)
-    release = _known(registry, arguments.version)
+    release = version_of(registry, arguments.version)
     if arguments.onnx is None and arguments.mlflow is None:
         raise RunoutError("say where to: --onnx FOLDER or --mlflow URI")
     try:
@@ -287,20 +246,6 @@ def registry_of(config: ServerConfig, arguments: argparse.Namespace) -> Registry
         there = ", ".join(known) or "none yet: no training has ended"
         raise RunoutError(f"--asset-class: say which; there is {there}")
     return Registry(config.folder, name)
-
-
-def _known(registry: Registry, version: int) -> Release:
-    if version not in registry.versions():
-        there = ", ".join(str(v) for v in registry.versions()) or "none"
-        raise RunoutError(f"{registry.asset_class} has no version {version}; it has {there}")
-    found = next(one for one in registry.all() if one.version == version)
-    return _whole(found)
-
-
-def _whole(known: Known) -> Release:
-    if known.release is None:
-        raise RunoutError(f"version {known.version} cannot be used: {known.problem}")
-    return known.release
 
 
 def _models_of(release: Release) -> list[str]:

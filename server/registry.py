@@ -130,8 +130,10 @@ class Registry:
         """Hand out a version that is here, from now on."""
         npz.write(self.folder / "current", str(version).encode())
 
-    def restore(self, version: int, at_s: float) -> Release:
+    def restore(self, version: int, at_s: float, by: str = "") -> Release:
         """Hand out a version's models again, under a new number; 0: each device's own models.
+
+        ``by``: who asked for it, for the journal; empty: not said.
 
         Raises:
             ContractError: there is no such version, or it is damaged.
@@ -154,7 +156,8 @@ class Registry:
             )
         release = Release(manifest, source.arrays if version else {})
         self.register(release)
-        self.note("restored", at_s, version=release.version, restores=version)
+        who = {"by": by} if by else {}
+        self.note("restored", at_s, version=release.version, restores=version, **who)
         return release
 
     # -- the line ---------------------------------------------------------------------------

@@ -395,6 +395,7 @@ class Training:
             metrics=manifest.metrics,
             contributors=manifest.contributors,
             why=self.why,
+            devices=evaluate.each(self.measured, manifest.rul_model),
         )
 
     # -- the phases -------------------------------------------------------------------------

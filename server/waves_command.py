@@ -7,7 +7,8 @@ from contract.errors import ContractError, RunoutError
 from contract.update import Offered
 from server import wave, waves
 from server.config import ServerConfig
-from server.models_command import locked, registry_of
+from server.models_command import registry_of
+from server.restore import locked
 
 _HANDED = frozenset({"release", "restored", "wave", "withdrawn"})
 

@@ -80,7 +80,7 @@ class BurstFeatures:
                 self._bands["velocity_rms"] = self._velocity(spectrum, where)
             elif feature == "envelope_rms":
                 # By Parseval the envelope's mean square is twice that of the band.
-                bins = self._envelope_bins(spectrum)
+                bins = envelope_bins(wave, spectrum)
                 self._bands[feature] = (bins, None, 2.0 * spectrum.to_mean_square)
         if "zone" in wave.features:
             if wave.severity is None:
@@ -113,22 +113,13 @@ class BurstFeatures:
             "or a velocity (mm/s)"
         )
 
-    def _envelope_bins(self, spectrum: Spectrum) -> slice:
-        top = 0.9 * spectrum.nyquist_hz
-        low, high = self._wave.envelope_hz or (top / 2.0, top)
-        if low <= 0.0:
-            raise ConfigError(
-                f"waveform {self._wave.name!r}: envelope_hz: a band to demodulate begins above 0 Hz"
-            )
-        return spectrum.bins(low, high, f"waveform {self._wave.name!r}: envelope_hz")
-
     def _plan_lines(self, spectrum: Spectrum) -> None:
         wave = self._wave
         if wave.bearing is None:
             raise ConfigError(f"waveform {wave.name!r}: {self._lines} need [bearing]")
         by_line = orders(wave.bearing)
         self._orders = np.array([by_line[line] for line in self._lines])
-        band = self._envelope_bins(spectrum)
+        band = envelope_bins(wave, spectrum)
         if band.stop - band.start < NARROWEST:
             raise ConfigError(
                 f"waveform {wave.name!r}: envelope_hz: {self._lines} need a band of "
@@ -250,3 +241,18 @@ class BurstFeatures:
         out = np.stack([by_name[name] for name in self.names], axis=1)
         out[~(np.isfinite(raw["low"]) & np.isfinite(raw["high"]))] = np.nan
         return out
+
+
+def envelope_bins(wave: Waveform, spectrum: Spectrum) -> slice:
+    """Return the bins of the band that is demodulated.
+
+    Raises:
+        ConfigError: there is no such band.
+    """
+    top = 0.9 * spectrum.nyquist_hz
+    low, high = wave.envelope_hz or (top / 2.0, top)
+    if low <= 0.0:
+        raise ConfigError(
+            f"waveform {wave.name!r}: envelope_hz: a band to demodulate begins above 0 Hz"
+        )
+    return spectrum.bins(low, high, f"waveform {wave.name!r}: envelope_hz")

@@ -168,11 +168,12 @@ class Logbook:
         self._db.execute("PRAGMA cache_size = -64")
         self._version = metadata.version("runout")
         self._remember()
-        engine.pipeline.look = self._look
+        engine.pipeline.lookers.append(self._look)
 
     def close(self) -> None:
         """Close; safe more than once."""
-        self._engine.pipeline.look = None
+        if self._look in self._engine.pipeline.lookers:
+            self._engine.pipeline.lookers.remove(self._look)
         self._db.close()
 
     # -- taking notes ---------------------------------------------------------------------------

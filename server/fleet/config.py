@@ -62,6 +62,7 @@ class FleetConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         keep_days: history, alerts and machines that nothing was heard of for so long are removed.
         history_s: a point of history per machine at most so often, by the time of its data; one
             more where its state changes.
+        features_s: a point of a machine's features at most so often, by the time of its data.
         silent_min: a machine of which nothing came for so long is silent.
         most_machines: reports of more are counted and not kept.
         host: where the page listens.
@@ -77,6 +78,7 @@ class FleetConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     database: str = ""
     keep_days: Positive = 90.0
     history_s: Annotated[float, msgspec.Meta(ge=0)] = 900.0
+    features_s: Annotated[float, msgspec.Meta(ge=0)] = 3600.0
     silent_min: Positive = 60.0
     most_machines: Annotated[int, msgspec.Meta(ge=1)] = 50_000
     host: str = "127.0.0.1"

@@ -4,6 +4,7 @@ The process that trains may be this one's, another, or none.
 """
 
 import json
+import logging
 import threading
 from collections import Counter
 from pathlib import Path
@@ -11,10 +12,16 @@ from typing import Any
 
 import msgspec
 
-from contract.errors import ContractError
-from contract.release import Manifest
+from contract.errors import ContractError, RunoutError
+from contract.release import Manifest, Release
 from server import status, wave
 from server.registry import Registry, cohorts
+from server.restore import before, locked, restore
+
+log = logging.getLogger("runout.fleet")
+
+PATIENCE_S = 5.0
+"""For a training that is running, while a person waits for the page."""
 
 KEPT_EVENTS = 2000
 """Of each journal, the newest."""
@@ -39,6 +46,8 @@ class Cohort(msgspec.Struct, frozen=True):
         events: of its journal, newest first.
         rounds: phases in which devices trained, since the journal began.
         rejected: updates that were not used, by phase, since the journal began.
+        before: version that judged before the one that is handed out; 0: the devices' own models;
+            None: there is nothing to go back to.
     """
 
     name: str
@@ -46,6 +55,7 @@ class Cohort(msgspec.Struct, frozen=True):
     events: tuple[dict[str, Any], ...]
     rounds: int
     rejected: dict[str, int]
+    before: int | None
 
 
 class _Journal:
@@ -126,6 +136,17 @@ class Federation:
         """Return whether a training is asked for and has not begun."""
         return (self.state / status.REQUEST).exists()
 
+    def restore(self, name: str, version: int, by: str) -> Release:
+        """Hand a version of a class out again, under a new number; 0: the devices' own models.
+
+        Raises:
+            RunoutError: no such class or version, or a training does not end.
+        """
+        if name not in cohorts(self.state):
+            raise RunoutError(f"there is no asset class {name!r}")
+        with locked(self.state, PATIENCE_S, log.info):
+            return restore(Registry(self.state, name), version, by)
+
     def cohorts(self) -> list[Cohort]:
         """Return what there is of each asset class."""
         with self._lock:
@@ -151,6 +172,7 @@ class Federation:
             tuple(reversed(journal.events)),
             journal.rounds,
             dict(journal.rejected),
+            _before(name, versions),
         )
 
     def _manifest(self, registry: Registry, number: int) -> tuple[Manifest | None, str]:
@@ -164,3 +186,13 @@ class Federation:
             known = 0, None, str(error)
         self._manifests[path] = known
         return known[1], known[2]
+
+
+def _before(name: str, versions: list[Version]) -> int | None:
+    """Return what could be gone back to; None: nothing."""
+    manifests = {v.number: v.manifest for v in versions if v.manifest is not None}
+    current = next((v.manifest for v in versions if v.handed_out), None)
+    try:
+        return before(name, current, manifests.__getitem__)
+    except (RunoutError, KeyError):
+        return None

@@ -8,6 +8,7 @@ from sqlalchemy import (
     ColumnElement,
     Connection,
     Engine,
+    FromClause,
     RowMapping,
     and_,
     case,
@@ -17,15 +18,20 @@ from sqlalchemy import (
     select,
 )
 
-from contract.report import Alert, Health, NodeConfig, NodeStatus
-from server.fleet import tables
+from contract.picture import Spectrum
+from contract.report import Alert, Health, NodeConfig, NodeStatus, cohort_drift
+from server.fleet import pictures, tables
 
 PER_PAGE = 50
 MOST_LABELS = 500
+MOST_DRIFTING = 6
+"""Machines that are named of those of a class that drift."""
 MOST_POINTS = 20_000
 """Of a machine's history that are read at once."""
 
 Row = dict[str, Any]
+Place = Literal["site", "area", "line"]
+"""What machines stand in, the widest first."""
 Order = Literal["worst", "life", "silent", "name"]
 ORDERS: tuple[Order, ...] = get_args(Order)
 STATES = ("failing", "degraded", "stale", "learning", "healthy")
@@ -108,12 +114,30 @@ class Counts(msgspec.Struct):
 
 
 class Site(msgspec.Struct):
-    """A site at a glance: its machines, its devices, and how many of those are online."""
+    """A site, area or line: its machines, its devices, and how many of those are online."""
 
     name: str
     counts: Counts
     nodes: int
     online: int
+
+
+class Drifting(msgspec.Struct):
+    """How much of a class drifts from its beginnings.
+
+    Attributes:
+        asset_class: of the machines.
+        machines: that have reported and are not silent.
+        drifting: of those.
+        channels: that drift on most of them: the process, or the season.
+        worst: site, device and machine of some that drift.
+    """
+
+    asset_class: str
+    machines: int
+    drifting: int
+    channels: tuple[str, ...]
+    worst: tuple[tuple[str, str, str], ...]
 
 
 class Seen(msgspec.Struct):
@@ -151,27 +175,51 @@ class Query:
 
     def sites(self, now: float) -> list[Site]:
         """Return the sites, those with the most failing machines first."""
-        node = tables.node.c
+        return self.places(now, "site")
+
+    def places(self, now: float, kind: Place, site: str = "", area: str = "") -> list[Site]:
+        """Return the sites, areas of a site or lines of an area, the worst first.
+
+        Devices that do not say where they stand are in none.
+        """
+        of, machine = tables.node.c, tables.machine.c
+        by = of[kind]
+        where = [
+            by != "",
+            *([of.site == site] if site else []),
+            *([of.area == area] if area else []),
+        ]
         with self._engine.connect() as db:
             nodes = {
-                site: (count, online or 0)
-                for site, count, online in db.execute(
-                    select(node.site, func.count(), _sum(node.online)).group_by(node.site)
+                name: (count, online or 0)
+                for name, count, online in db.execute(
+                    select(by, func.count(), _sum(of.online)).where(*where).group_by(by)
                 )
             }
-            found = self._counted(db, now, (tables.machine.c.site,))
-        known = {row["site"]: row for row in found}
-        sites = [
+            if kind == "site":  # a machine may be known before its device
+                found = self._counted(db, now, (machine.site,))
+            else:
+                of_it = and_(of.site == machine.site, of.node == machine.node)
+                found = self._counted(
+                    db, now, (by,), tables.machine.join(tables.node, of_it), where
+                )
+        known = {row[kind]: row for row in found}
+        places = [
             Site(name, _counts(known.get(name)), *nodes.get(name, (0, 0)))
             for name in {*nodes, *known}
         ]
         return sorted(
-            sites,
+            places,
             key=lambda s: (-s.counts.by_state["failing"], -s.counts.by_state["degraded"], s.name),
         )
 
     def _counted(
-        self, db: Connection, now: float, by: Sequence[ColumnElement[Any]]
+        self,
+        db: Connection,
+        now: float,
+        by: Sequence[ColumnElement[Any]],
+        among: FromClause = tables.machine,
+        where: Sequence[ColumnElement[bool]] = (),
     ) -> list[RowMapping]:
         machine = tables.machine.c
         columns = [
@@ -182,7 +230,7 @@ class Query:
             _sum(machine.alert_now == "shelved").label("shelved"),
             _sum(machine.doubtful).label("doubtful"),
         ]
-        asked = select(*by, *columns).select_from(tables.machine).group_by(*by)
+        asked = select(*by, *columns).select_from(among).where(*where).group_by(*by)
         return [row for row in db.execute(asked).mappings() if row["machines"]]
 
     def machines(self, asked: Filter, now: float) -> tuple[list[Row], int]:
@@ -232,15 +280,41 @@ class Query:
             where.append(only[asked.only])
         return where
 
-    def labels(self, site: str = "") -> dict[str, list[str]]:
-        """Return the areas and lines that devices say, of one site or all, by name."""
+    def labels(self, site: str = "", area: str = "") -> dict[str, list[str]]:
+        """Return areas and lines that devices say, by name: of a site and an area, or of all."""
         of = tables.node.c
         found = {}
         with self._engine.connect() as db:
             for name in ("area", "line"):
                 asked = select(of[name]).where(of[name] != "").distinct().order_by(of[name])
                 asked = asked.where(of.site == site) if site else asked
+                asked = asked.where(of.area == area) if area and name == "line" else asked
                 found[name] = [str(value) for (value,) in db.execute(asked.limit(MOST_LABELS))]
+        return found
+
+    def drifting(self, now: float) -> list[Drifting]:
+        """Return what drifts, class by class; classes of which nothing was said are left out."""
+        machine = tables.machine.c
+        heard = and_(machine.report != "", machine.heard_s >= now - self._silent_s)
+        with self._engine.connect() as db:
+            counted = select(machine.asset_class, func.count()).where(heard)
+            rows_ = db.execute(counted.group_by(machine.asset_class)).all()
+            counts = {str(name): int(count) for name, count in rows_}
+            # As it came: only of those that drift is the report read.
+            rows = db.execute(
+                select(
+                    machine.asset_class, machine.site, machine.node, machine.asset, machine.report
+                )
+                .where(heard, machine.report.like('%"drift":[{%'))
+                .order_by(machine.rank, machine.health)
+            ).all()
+        found = []
+        for name in sorted(counts):
+            mine = [row for row in rows if row[0] == name]
+            reports = [msgspec.json.decode(row[4], type=Health) for row in mine]
+            channels = cohort_drift(reports, counts[name])
+            worst = tuple((row[1], row[2], row[3]) for row in mine[:MOST_DRIFTING])
+            found.append(Drifting(name, counts[name], len(mine), channels, worst))
         return found
 
     def machine(self, site: str, node: str, asset: str) -> Seen | None:
@@ -283,6 +357,22 @@ class Query:
                 select(history).where(*where).order_by(history.c.t.desc()).limit(MOST_POINTS)
             )
             return [dict(row) for row in rows.mappings()][::-1]
+
+    def features(
+        self, machine_id: int, since_t: float | None
+    ) -> dict[str, list[tuple[float, float]]]:
+        """Return a machine's features over time by name, oldest first: time and value."""
+        with self._engine.connect() as db:
+            return pictures.features(db, machine_id, since_t, pictures.POINTS_PER_MACHINE)
+
+    def spectra(self, machine_id: int) -> list[Spectrum]:
+        """Return the spectrum of the newest burst of each of a machine's waveforms."""
+        of = tables.spectrum.c
+        with self._engine.connect() as db:
+            rows = db.execute(
+                select(of.body).where(of.machine_id == machine_id).order_by(of.waveform)
+            )
+            return [msgspec.json.decode(body, type=Spectrum) for (body,) in rows]
 
     def alerts(self, machine_id: int, most: int = 50) -> list[Row]:
         """Return the newest changes of a machine's alerts, newest first."""

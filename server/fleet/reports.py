@@ -1,11 +1,15 @@
 """What agents publish, as it comes: which topics are heard, and what each message is."""
 
+import math
+from itertools import pairwise
 from typing import NamedTuple
 
 import msgspec
 
 from contract import topics
 from contract.errors import DecodeError
+from contract.picture import MOST_BYTES as MOST_PICTURE
+from contract.picture import Features, Lines, Spectrum
 from contract.report import Alert, Health, NodeConfig, NodeStatus
 
 MOST_BYTES = 256 * 1024
@@ -50,12 +54,31 @@ class AlertSaid(NamedTuple):
     stands: bool
 
 
-Said = StatusSaid | ConfigSaid | HealthSaid | AlertSaid
+class FeaturesSaid(NamedTuple):
+    """A node shows some features of a machine."""
+
+    site: str
+    node: str
+    features: Features
+
+
+class SpectrumSaid(NamedTuple):
+    """A node shows the spectrum of a machine's burst."""
+
+    site: str
+    node: str
+    spectrum: Spectrum
+    body: bytes
+
+
+Said = StatusSaid | ConfigSaid | HealthSaid | AlertSaid | FeaturesSaid | SpectrumSaid
 
 _status = msgspec.json.Decoder(NodeStatus)
 _config = msgspec.json.Decoder(NodeConfig)
 _health = msgspec.json.Decoder(Health)
 _alert = msgspec.json.Decoder(Alert)
+_features = msgspec.json.Decoder(Features)
+_spectrum = msgspec.json.Decoder(Spectrum)
 
 
 def filters(site: str) -> list[str]:
@@ -70,6 +93,8 @@ def filters(site: str) -> list[str]:
         topics.asset_topic(site, "+", "+", topics.HEALTH),
         topics.asset_topic(site, "+", "+", topics.ALERT),
         topics.alert_state_topic(site, "+", "+"),
+        topics.picture_topic(site, "+", "+"),
+        topics.picture_topic(site, "+", "+", "+"),
     ]
 
 
@@ -116,7 +141,42 @@ def _read(parts: list[str], payload: bytes) -> Said:
             alert = _alert.decode(payload)
             _same("asset", alert.asset, asset)
             return AlertSaid(site, node, alert, payload, stands=True)
+        case [site, node, asset, topics.FEATURE, *below]:
+            if len(payload) > MOST_PICTURE:
+                raise DecodeError("size", f"{len(payload)} bytes of {asset!r}; {MOST_PICTURE} most")
+            return _picture(site, node, asset, below, payload)
     raise DecodeError("topic", f"topic {'/'.join(parts)!r} bears no report")
+
+
+def _picture(
+    site: str, node: str, asset: str, below: list[str], payload: bytes
+) -> FeaturesSaid | SpectrumSaid:
+    match below:
+        case ["values"]:
+            features = _features.decode(payload)
+            _same("asset", features.asset, asset)
+            if len(features.names) != len(features.values):
+                raise DecodeError("shape", f"{asset}: features and their names differ in number")
+            return FeaturesSaid(site, node, features)
+        case ["spectrum", waveform]:
+            spectrum = _spectrum.decode(payload)
+            _same("asset", spectrum.asset, asset)
+            _same("waveform", spectrum.waveform, waveform)
+            for lines in filter(None, (spectrum.lines, spectrum.envelope)):
+                _check(asset, lines)
+            if not all(hz > 0 for hz in spectrum.at_hz.values()):
+                raise DecodeError("shape", f"{asset}: a line is expected at 0 Hz or below")
+            return SpectrumSaid(site, node, spectrum, payload)
+    raise DecodeError("topic", f"topic .../{'/'.join(below)} bears no picture")
+
+
+def _check(asset: str, lines: Lines) -> None:
+    if len(lines.hz) != len(lines.values):
+        raise DecodeError("shape", f"{asset}: lines and amplitudes differ in number")
+    if not all(low < high for low, high in pairwise((0.0, *lines.hz))):
+        raise DecodeError("shape", f"{asset}: lines do not rise from above 0 Hz")
+    if not all(0.0 <= value < math.inf for value in lines.values):
+        raise DecodeError("shape", f"{asset}: an amplitude is below 0")
 
 
 def _same(what: str, said: str, topic: str) -> None:

@@ -34,9 +34,17 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, SQLAlch
 
 from contract.errors import ConfigError
 from contract.report import NodeConfig, NodeStatus
-from server.fleet import tables
+from server.fleet import pictures, tables
 from server.fleet.config import FleetConfig
-from server.fleet.reports import AlertSaid, ConfigSaid, HealthSaid, Said, StatusSaid
+from server.fleet.reports import (
+    AlertSaid,
+    ConfigSaid,
+    FeaturesSaid,
+    HealthSaid,
+    Said,
+    SpectrumSaid,
+    StatusSaid,
+)
 
 log = logging.getLogger("runout.fleet")
 
@@ -149,6 +157,7 @@ class Store:
         self._machines: dict[Place, _Machine] = {}
         self._nodes: dict[tuple[str, str], dict[str, Any]] = {}
         self._live: dict[tuple[str, str], dict[str, int]] = {}
+        self._pictures = pictures.Pictures(self._insert, config.features_s)
 
     # -- writing ------------------------------------------------------------------------------
 
@@ -157,6 +166,7 @@ class Store:
         with self._writing() as db:
             self._write_nodes(db, reports)
             self._write_machines(db, reports)
+            self._write_pictures(db, reports)
 
     def note(self, ref: str, place: Place, by: str, what: str) -> None:
         """Keep what a person says to an agent, before it is said; raises ``SQLAlchemyError``."""
@@ -178,6 +188,7 @@ class Store:
             gone = select(machine.c.id).where(machine.c.heard_s < before)
             for table in (tables.history, alert, tables.said):
                 db.execute(delete(table).where(table.c.machine_id.in_(gone)))
+            pictures.trim(db, before, gone)
             db.execute(delete(machine).where(machine.c.heard_s < before))
             db.execute(delete(tables.history).where(tables.history.c.heard_s < before))
             db.execute(delete(alert).where(alert.c.heard_s < before))
@@ -208,6 +219,7 @@ class Store:
         self._sound = True
 
     def _load(self, db: Connection) -> None:
+        self._pictures.forget()
         columns = tables.machine.c
         rows = db.execute(
             select(
@@ -363,6 +375,18 @@ class Store:
                 .values(answered_s=bindparam("now")),
                 answers,
             )
+
+    def _write_pictures(self, db: Connection, reports: Sequence[Said]) -> None:
+        """Keep what is shown of machines that have reported: a picture alone makes none known."""
+        found = []
+        for said in reports:
+            if isinstance(said, FeaturesSaid | SpectrumSaid):
+                shown = said.features if isinstance(said, FeaturesSaid) else said.spectrum
+                machine = self._machines.get((said.site, said.node, shown.asset))
+                if machine is not None:
+                    found.append((machine.id, said))
+        if found:
+            self._pictures.write(db, found, self._clock())
 
     def _add_machines(
         self, db: Connection, reports: Iterable[HealthSaid | AlertSaid], now: float

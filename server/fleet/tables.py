@@ -92,6 +92,36 @@ history = Table(
 )
 Index("history_heard", history.c.heard_s)
 
+feature_names = Table(
+    "feature_names",
+    metadata,
+    Column("id", _ID, primary_key=True, autoincrement=True),
+    Column("digest", String(32), nullable=False, unique=True),
+    Column("names", Text, nullable=False),  # as JSON
+)
+
+feature = Table(
+    "feature",
+    metadata,
+    Column("machine_id", _ID, primary_key=True, autoincrement=False),
+    Column("t", Double, primary_key=True),
+    Column("heard_s", Double, nullable=False),
+    Column("names_id", _ID, nullable=False),
+    Column("body", Text, nullable=False),  # the values as JSON, in the order of their names
+    sqlite_with_rowid=False,
+)
+Index("feature_heard", feature.c.heard_s)
+
+spectrum = Table(
+    "spectrum",
+    metadata,
+    Column("machine_id", _ID, primary_key=True, autoincrement=False),
+    Column("waveform", String(200), primary_key=True),
+    Column("t", Double, nullable=False),
+    Column("heard_s", Double, nullable=False),
+    Column("body", Text, nullable=False),  # of the newest burst, as it came
+)
+
 alert = Table(
     "alert",
     metadata,

@@ -10,8 +10,8 @@ import pytest
 from contract.release import Release
 from server.cli import main
 from server.guard import Limits
-from server.models_command import locked
 from server.registry import Registry
+from server.restore import locked
 from server.rounds import Fleet
 from server.signing import FILE, key_of
 from server.status import Status, read

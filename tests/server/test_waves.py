@@ -399,7 +399,7 @@ def test_a_mistake_in_the_waves_names_the_key(text: str, words: str, tmp_path: P
 def page_of(site: Site) -> str:
     """Return the page that shows the federation."""
     visit = Visit(Session("s", 0, allowed=True), "t", "", site.clock.s, (), asks=False, said="")
-    return rounds(visit, Federation(site.state))
+    return rounds(visit, Federation(site.state), [])
 
 
 # -- by hand ---------------------------------------------------------------------------------------

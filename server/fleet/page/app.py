@@ -28,6 +28,7 @@ from contract.errors import RunoutError
 from contract.report import Acknowledge, Verdict
 from server.fleet.federation import Federation
 from server.fleet.page import devices, layout, machine, machines, rounds
+from server.fleet.page.curves import SPANS
 from server.fleet.page.events import Events
 from server.fleet.page.gate import App, Gate, Session
 from server.fleet.page.layout import Visit
@@ -43,6 +44,7 @@ STATIC = {
 SAID = {
     "acknowledged": "Sent: the device is told that somebody has seen it.",
     "verdict": "Sent: the device learns from what you found.",
+    "restored": "Done: it is handed out; the running server tells the devices.",
     "round": "Asked for: a training begins when enough devices are there.",
 }
 NAME = "runout-name"
@@ -85,6 +87,8 @@ def app_of(parts: Parts) -> App:
         Route("/devices", site.devices),
         Route("/federation", site.rounds),
         Route("/federation/round", site.ask, methods=["POST"]),
+        Route("/federation/promote", site.promote, methods=["POST"]),
+        Route("/federation/rollback", site.rollback, methods=["POST"]),
         Route("/login", site.login, methods=["GET", "POST"]),
         Route("/logout", site.logout, methods=["POST"]),
         Route("/events", site.events),
@@ -156,15 +160,17 @@ class _Site:
         if seen is None:
             return HTMLResponse(machines.unknown(visit), 404)
         span = request.query_params.get("span", "all")
-        span = span if span in machine.SPANS else "all"
-        return HTMLResponse(machine.machine(visit, self._parts.query, seen, span))
+        span = span if span in SPANS else "all"
+        every = request.query_params.get("features") == "all"
+        return HTMLResponse(machine.machine(visit, self._parts.query, seen, span, every=every))
 
     def devices(self, request: Request) -> Response:
         page = Filter.of({"page": request.query_params.get("page", "1")}).page
         return HTMLResponse(devices.devices(self._visit(request), self._parts.query, page))
 
     def rounds(self, request: Request) -> Response:
-        return HTMLResponse(rounds.rounds(self._visit(request), self._parts.federation))
+        drifting = self._parts.query.drifting(time.time())
+        return HTMLResponse(rounds.rounds(self._visit(request), self._parts.federation, drifting))
 
     async def events(self, _request: Request) -> Response:
         if self._parts.events.full:
@@ -195,6 +201,12 @@ class _Site:
 
     async def ask(self, request: Request) -> Response:
         return await self._speak(request, self._ask)
+
+    async def promote(self, request: Request) -> Response:
+        return await self._speak(request, self._promote)
+
+    async def rollback(self, request: Request) -> Response:
+        return await self._speak(request, self._roll_back)
 
     async def _speak(
         self, request: Request, do: Callable[[dict[str, str]], tuple[str, dict[str, str]]]
@@ -286,6 +298,31 @@ class _Site:
         self._parts.federation.ask_for_training()
         self._parts.events.changed()
         return "/federation", {"said": "round"}
+
+    def _promote(self, fields: dict[str, str]) -> tuple[str, dict[str, str]]:
+        version = fields.get("version", "")
+        if not (version.isascii() and version.isdecimal() and int(version)):
+            raise _RefusedError(422, "which version is not said")
+        return self._restore(fields, int(version))
+
+    def _roll_back(self, fields: dict[str, str]) -> tuple[str, dict[str, str]]:
+        name = fields.get("asset_class", "")
+        found = next((one for one in self._parts.federation.cohorts() if one.name == name), None)
+        if found is None or found.before is None:
+            raise _RefusedError(409, f"there is nothing to go back to for class {name!r}")
+        if fields.get("version") != str(found.before):
+            raise _RefusedError(409, "another version was handed out meanwhile: look again")
+        return self._restore(fields, found.before)
+
+    def _restore(self, fields: dict[str, str], version: int) -> tuple[str, dict[str, str]]:
+        if not self._parts.gate.asks:
+            raise _RefusedError(
+                403, "what judges is changed only where a password is asked: fleet.password_file"
+            )
+        by = fields.get("by", "").strip()[:64]
+        self._parts.federation.restore(fields.get("asset_class", ""), version, by)
+        self._parts.events.changed()
+        return "/federation", {"said": "restored"}
 
     # -- at the door ------------------------------------------------------------------------
 

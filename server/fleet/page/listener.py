@@ -12,6 +12,8 @@ from server.fleet.page.gate import App
 
 PATIENCE_S = 3.0
 """For answers that are on their way at the end."""
+BACKLOG = 128
+"""Connections that wait to be taken."""
 
 
 class Listener:
@@ -63,7 +65,8 @@ class Listener:
         self._thread = threading.Thread(target=self._serve, name="fleet page", daemon=True)
 
     def open(self) -> None:
-        """Start to answer."""
+        """Start to answer; who comes at once waits until the thread is there."""
+        self._socket.listen(BACKLOG)
         self._thread.start()
 
     def close(self) -> None:

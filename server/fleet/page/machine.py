@@ -1,22 +1,20 @@
 """One machine: how it is, how long it has, what speaks against it, and what to say about it."""
 
-from server.fleet.page import svg, words
+from server.fleet.page import curves, spectra, svg, words
+from server.fleet.page.curves import SPANS
 from server.fleet.page.html import Child, Html, make
 from server.fleet.page.layout import Visit, address, form, live, page
 from server.fleet.page.machines import where
 from server.fleet.query import Query, Row, Seen
 
-SPANS = {
-    "day": ("a day", 86_400.0),
-    "week": ("a week", 7 * 86_400.0),
-    "month": ("a month", 30 * 86_400.0),
-    "all": ("all", None),
-}
 MOST_WORD = 64
 
 
-def machine(visit: Visit, query: Query, seen: Seen, span: str) -> str:
-    """Return the page."""
+def machine(visit: Visit, query: Query, seen: Seen, span: str, *, every: bool) -> str:
+    """Return the page.
+
+    ``span``: how far back, of ``SPANS``; ``every``: show all features, not those alone that matter.
+    """
     row = seen.row
     newest = row["t"]
     seconds = SPANS[span][1]
@@ -45,7 +43,9 @@ def machine(visit: Visit, query: Query, seen: Seen, span: str) -> str:
             make("div", _left(seen), _why(seen), class_="stacked"),
             class_="cards",
         ),
-        _curves(history, alerts, row, span),
+        curves.over_time(history, alerts, row, span, every=every),
+        curves.features(query.features(row["id"], since), alerts, seen, span, every=every),
+        spectra.spectra(query.spectra(row["id"]), seen),
         make(
             "div",
             _changes(alerts),
@@ -263,102 +263,6 @@ def _told(visit: Visit, said: list[Row]) -> Html | None:
             for one in said[:5]
         ],
         class_="told list",
-    )
-
-
-def _curves(history: list[Row], alerts: list[Row], row: Row, span: str) -> Html:
-    spans = [
-        make(
-            "a",
-            text,
-            href=address("/machine", where(row) | {"span": key}) + "#over-time",
-            aria_current="true" if key == span else None,
-        )
-        for key, (text, _) in SPANS.items()
-    ]
-    marks = [
-        (
-            one["t"],
-            f"alert {words.CHANGES.get(one['state'], one['state'])}, {words.moment(one['t'])}",
-        )
-        for one in alerts
-        if one["state"] in {"raised", "escalated", "returned", "latched"}
-    ]
-    ends = (history[0]["t"], history[-1]["t"]) if history else None
-
-    def curve(name: str, factor: float = 1.0) -> list[tuple[float, float]]:
-        return [(p["t"], factor * p[name]) for p in history if p[name] is not None]
-
-    band = [
-        (p["t"], p["rul_low_h"], p["rul_high_h"])
-        for p in history
-        if p["rul_low_h"] is not None and p["rul_high_h"] is not None
-    ]
-    score = curve("score")
-    top = max([2.0, *(value for _, value in score)])
-    plots = [
-        (
-            "Health",
-            "100 % is as it began, 0 % failed",
-            svg.chart(
-                curve("health", 100.0),
-                "Health over time, in percent",
-                low=0.0,
-                high=100.0,
-                marks=marks,
-                span=ends,
-                unit=" %",
-            ),
-        ),
-        (
-            "Score",
-            "the dashed line is the limit of healthy",
-            svg.chart(
-                score,
-                "Score over time; 1 is the limit",
-                low=0.0,
-                high=top,
-                limit=1.0,
-                marks=marks,
-                span=ends,
-            ),
-        ),
-        (
-            "Hours left",
-            "the band is where the truth should lie",
-            svg.chart(
-                curve("rul_h"),
-                "Hours left over time",
-                low=0.0,
-                band=band,
-                marks=marks,
-                span=ends,
-                unit=" h",
-            ),
-        ),
-    ]
-    return live(
-        "section",
-        "curves",
-        make(
-            "div",
-            make("h2", "Over time", id="over-time"),
-            make("nav", spans, class_="choice", aria_label="How far back"),
-            class_="title",
-        ),
-        make(
-            "div",
-            [
-                make(
-                    "figure", make("figcaption", make("b", name), f" {what}"), drawn, class_="card"
-                )
-                for name, what, drawn in plots
-            ],
-            class_="plots",
-        ),
-        make("p", "Times are in UTC. Thin upright lines: an alert changed.", class_="fine")
-        if marks
-        else None,
     )
 
 

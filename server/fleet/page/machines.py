@@ -6,7 +6,7 @@ from contract.report import Health
 from server.fleet.page import svg, words
 from server.fleet.page.html import Child, Html, make
 from server.fleet.page.layout import Visit, address, live, page, pager
-from server.fleet.query import PER_PAGE, STATES, Counts, Filter, Query, Row, Site
+from server.fleet.query import PER_PAGE, STATES, Counts, Filter, Place, Query, Row, Site
 
 SITES = 12
 """That are shown at once."""
@@ -41,9 +41,9 @@ def fleet(visit: Visit, query: Query, asked: Filter) -> str:
         "/",
         _overall(counts, nodes),
         _legend(counts),
-        _sites(sites) if len(sites) > 1 else None,
+        live("section", "places", _places(query, asked, sites, now)),
         make("h2", "Machines", id="machines"),
-        _filters(asked, sites, query.labels(asked.site)),
+        _filters(asked, sites, query.labels(asked.site, asked.area)),
         live(
             "div",
             "list",
@@ -130,35 +130,44 @@ def _legend(counts: Counts) -> Html:
     )
 
 
-def _sites(sites: list[Site]) -> Html:
-    shown = sites[:SITES]
-    rest = len(sites) - len(shown)
-    return make(
-        "section",
-        make("h2", "Sites"),
-        live("div", "sites", [_site(site) for site in shown], class_="sites"),
-        make("p", f"… and {words.count(rest, 'site')} more: choose one below.", class_="fine")
+def _places(query: Query, asked: Filter, sites: list[Site], now: float) -> list[Child]:
+    """Return the places one step further in: sites, areas of the one that is chosen, lines."""
+    kind: Place = "line" if asked.area else "area" if asked.site or len(sites) == 1 else "site"
+    if asked.line:
+        return []
+    places = sites if kind == "site" else query.places(now, kind, asked.site, asked.area)
+    if len(places) < (2 if kind == "site" else 1):
+        return []
+    shown = places[:SITES]
+    rest = len(places) - len(shown)
+    into = {"site": asked.site, "area": asked.area}
+    title = f"{kind.title()}s{f' of {asked.area or asked.site}' if asked.site else ''}"
+    return [
+        make("h2", title),
+        make("div", [_place(kind, one, into) for one in shown], class_="sites"),
+        make("p", f"… and {words.count(rest, kind)} more: choose one below.", class_="fine")
         if rest
         else None,
-    )
+    ]
 
 
-def _site(site: Site) -> Html:
-    counts = site.counts
+def _place(kind: Place, place: Site, into: dict[str, str]) -> Html:
+    counts = place.counts
     notes = [
         f"{counts.by_state['failing']:,} failing" if counts.by_state["failing"] else None,
         f"{counts.by_state['degraded']:,} degraded" if counts.by_state["degraded"] else None,
         f"{counts.silent:,} silent" if counts.silent else None,
         words.count(counts.waiting, "alert") if counts.waiting else None,
-        f"{site.online:,} of {words.count(site.nodes, 'device')} online",
+        f"{place.online:,} of {words.count(place.nodes, 'device')} online",
     ]
+    names = {key: value for key, value in into.items() if value} | {kind: place.name}
     return make(
         "a",
-        make("b", site.name),
+        make("b", place.name),
         make("span", words.count(counts.machines, "machine"), class_="fine"),
-        svg.stacked(counts.by_state, f"Machines of {site.name} by state"),
+        svg.stacked(counts.by_state, f"Machines of {place.name} by state"),
         make("small", " · ".join(filter(None, notes))),
-        href=address("/", {"site": site.name}),
+        href=address("/", names),
         class_="card site",
     )
 

@@ -2,15 +2,15 @@
 
 from typing import Any
 
-from contract.release import Manifest
-from server.fleet.federation import Cohort, Federation, Version
-from server.fleet.page import words
+from server.fleet.federation import Cohort, Federation
+from server.fleet.page import versions, words
+from server.fleet.page.drift import drift
 from server.fleet.page.html import Child, Html, make
 from server.fleet.page.layout import Visit, form, live, page
+from server.fleet.query import Drifting
 from server.status import Status
 
 EVENTS = 30
-VERSIONS = 20
 _SHOWN = frozenset({"phase", "release", "restored", "wave"})
 _PHASES = {
     "waiting": "waiting for devices",
@@ -27,8 +27,8 @@ _PHASES = {
 }
 
 
-def rounds(visit: Visit, federation: Federation) -> str:
-    """Return the page."""
+def rounds(visit: Visit, federation: Federation, drifting: list[Drifting]) -> str:
+    """Return the page; ``drifting``: what drifts, class by class."""
     status, cohorts = federation.status(), federation.cohorts()
     if status is None and not cohorts:
         body: Child = make(
@@ -45,7 +45,12 @@ def rounds(visit: Visit, federation: Federation) -> str:
             class_="empty card",
         )
         return page(
-            visit, "Federation", "/federation", make("h1", "Federation"), live("div", "now", body)
+            visit,
+            "Federation",
+            "/federation",
+            make("h1", "Federation"),
+            live("div", "now", body),
+            drift(drifting),
         )
     return page(
         visit,
@@ -54,7 +59,8 @@ def rounds(visit: Visit, federation: Federation) -> str:
         make("h1", "Federation"),
         _now(visit, status) if status else None,
         _ask(visit, federation),
-        [_cohort(cohort, number) for number, cohort in enumerate(cohorts)],
+        drift(drifting),
+        [_cohort(visit, cohort, number) for number, cohort in enumerate(cohorts)],
         _traffic(status) if status else None,
     )
 
@@ -100,18 +106,7 @@ def _ask(visit: Visit, federation: Federation) -> Html:
     return live("div", "ask", form(visit, "/federation/round", make("button", "Train now")))
 
 
-def _errors(manifest: Manifest) -> tuple[float | None, float | None, float | None, float | None]:
-    """Return the error of a version, of what judged before, of devices alone, of the worst."""
-    metrics, judging = manifest.metrics, manifest.rul_model
-    names = f"rmse/{judging}", "rmse/live", "rmse/local", f"rmse_worst/{judging}"
-    after, before, alone, worst = (metrics.get(name) for name in names)
-    return after, before, alone, worst
-
-
-def _cohort(cohort: Cohort, number: int) -> Html:
-    versions = [v for v in cohort.versions if v.manifest is not None]
-    measured = [(v, _errors(v.manifest)) for v in reversed(versions) if v.manifest is not None]
-    curve = [(float(v.number), e[0]) for v, e in measured if e[0] is not None]
+def _cohort(visit: Visit, cohort: Cohort, number: int) -> Html:
     parts: list[Child] = [make("h2", f"Class {cohort.name}")]
     if not cohort.versions:
         parts.append(
@@ -123,123 +118,14 @@ def _cohort(cohort: Cohort, number: int) -> Html:
             )
         )
     else:
-        if len(curve) > 1:
-            parts.append(_bars(measured))
-        parts.append(_versions(cohort))
+        parts += [
+            versions.bars(cohort),
+            versions.back(visit, cohort),
+            versions.table(visit, cohort),
+            versions.devices(cohort),
+        ]
     parts.append(_events(cohort))
     return live("section", f"cohort-{number}", parts)
-
-
-def _bars(measured: list[tuple[Version, Any]]) -> Html:
-    """Return the error of each version beside what devices reach alone."""
-    told = [(v, e) for v, e in measured if e[0] is not None][-VERSIONS:]
-    most = max(value for _, e in told for value in (e[0], e[2]) if value is not None) or 1.0
-    width = 560 / len(told)
-    parts: list[Html] = []
-    for at, (version, (after, _, alone, _)) in enumerate(told):
-        x = 30 + at * width
-        for value, name, left in ((alone, "alone", 0.08), (after, "after", 0.48)):
-            if value is None:
-                continue
-            height = 110 * value / most
-            parts.append(
-                make(
-                    "rect",
-                    make("title", f"version {version.number}: {words.hours(value)} h"),
-                    x=f"{x + left * width:.1f}",
-                    y=f"{120 - height:.1f}",
-                    width=f"{min(0.38 * width, 40):.1f}",
-                    height=f"{height:.1f}",
-                    class_=name,
-                )
-            )
-        parts.append(
-            make(
-                "text",
-                str(version.number),
-                x=f"{x + 0.48 * width:.1f}",
-                y=136,
-                text_anchor="middle",
-            )
-        )
-    parts.append(make("line", x1=26, y1=120, x2=594, y2=120, class_="axis"))
-    return make(
-        "figure",
-        make(
-            "figcaption",
-            make("b", "Error of the hours left, by version: "),
-            make("span", "each device alone", class_="key alone"),
-            " ",
-            make("span", "with the fleet", class_="key after"),
-        ),
-        make(
-            "svg",
-            parts,
-            viewBox="0 0 600 142",
-            class_="chart bars",
-            role="img",
-            aria_label="Error by version",
-        ),
-        class_="card",
-    )
-
-
-def _versions(cohort: Cohort) -> Html:
-    heads = (
-        "Version",
-        "Made",
-        "From",
-        "Error before",
-        "Error after",
-        "Worst device",
-        "Devices alone",
-    )
-    return make(
-        "table",
-        make("thead", make("tr", [make("th", head, scope="col") for head in heads])),
-        make("tbody", [_version(v) for v in cohort.versions[:VERSIONS]]),
-        class_="versions",
-    )
-
-
-def _version(version: Version) -> Html:
-    mark = make("span", "handed out", class_="mark good") if version.handed_out else None
-    way = make("small", version.way) if version.way else None
-    head = make("th", str(version.number), " ", mark, way, scope="row")
-    manifest = version.manifest
-    if manifest is None:
-        return make("tr", head, make("td", version.problem, colspan=6))
-    after, before, alone, worst = _errors(manifest)
-
-    def told(value: float | None) -> str:
-        return "-" if value is None else f"{words.hours(value)} h"
-
-    better = ""
-    if after is not None and before is not None and before > 0:
-        change = after / before - 1
-        better = f"{abs(change):.0%} {'less' if change < 0 else 'more'}" if change else "the same"
-    names = ", ".join(manifest.contributors[:6])
-    more = len(manifest.contributors) - 6
-    return make(
-        "tr",
-        head,
-        make("td", words.moment(manifest.created_ns / 1e9), class_="made"),
-        make(
-            "td",
-            words.count(len(manifest.contributors), "device"),
-            make("small", f"{names}{f' and {more} more' if more > 0 else ''}"),
-            class_="from",
-        ),
-        make("td", told(before), class_="number before"),
-        make(
-            "td",
-            make("b", told(after)),
-            make("small", better) if better else None,
-            class_="number after",
-        ),
-        make("td", told(worst), class_="number worst"),
-        make("td", told(alone), class_="number alone"),
-    )
 
 
 def _events(cohort: Cohort) -> Html:
@@ -270,6 +156,7 @@ def _event(event: dict[str, Any]) -> Html:
     if event["event"] == "restored":
         again = event.get("restores")
         what = f" restores version {again}" if again else " restores each device's own models"
+        what += f", asked for by {event['by']}" if event.get("by") else ""
         return _told_of(at, event, what)
     if event["event"] == "wave":
         devices, why = event.get("devices", []), event.get("why")

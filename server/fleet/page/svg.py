@@ -129,6 +129,7 @@ def chart(
     marks: Sequence[tuple[float, str]] = (),
     span: tuple[float, float] | None = None,
     unit: str = "",
+    most: int = POINTS,
 ) -> Html:
     """Return a curve over time.
 
@@ -142,6 +143,7 @@ def chart(
         marks: times that are marked, and what happened.
         span: of the axis of time; None: as the curve is.
         unit: behind the numbers of the axis.
+        most: points of the curve; of more, each stretch shows its lowest and its highest.
     """
     if not curve:
         return make("p", "Nothing is known of it in this time.", class_="fine")
@@ -166,7 +168,13 @@ def chart(
             make("line", x1=44, y1=f"{y(at):.1f}", x2=592, y2=f"{y(at):.1f}", class_="axis")
         )
         parts.append(
-            make("text", f"{_short(at)}{unit}", x=40, y=f"{y(at) + 4:.1f}", text_anchor="end")
+            make(
+                "text",
+                f"{short(at, top - bottom)}{unit}",
+                x=40,
+                y=f"{y(at) + 4:.1f}",
+                text_anchor="end",
+            )
         )
     for share, anchor in ((0.0, "start"), (0.5, "middle"), (1.0, "end")):
         t = begin + share * (end - begin)
@@ -194,7 +202,7 @@ def chart(
         )
     parts += [
         make("polyline", points=_path((x(t), y(v)) for t, v in stretch), class_="curve")
-        for stretch in _unbroken(thinned(curve))
+        for stretch in _unbroken(thinned(curve, most))
     ]
     return make("svg", parts, viewBox="0 0 600 174", class_="chart", role="img", aria_label=title)
 
@@ -217,8 +225,17 @@ def _path(points: Iterable[Point]) -> str:
     return " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
 
 
-def _short(value: float) -> str:
-    return f"{value:.0f}" if abs(value) >= 10 or value == int(value) else f"{value:.1f}"
+def short(value: float, range_: float = 10.0) -> str:
+    """Return a number for an axis, by how much the axis spans.
+
+    >>> short(12.0), short(0.5), short(0.0213, 0.01), short(1013.2, 0.5), short(1e6, 1e5)
+    ('12', '0.5', '0.021', '1013.2', '1000000')
+    """
+    digits = 0 if range_ >= 20 else 1 if range_ >= 1 else 2 if range_ >= 0.1 else 3
+    if range_ < 1e-3 and value:
+        return f"{value:.2g}"
+    text = f"{value:.{digits}f}"
+    return text.rstrip("0").rstrip(".") if "." in text else text
 
 
 def _clock(t: float, span: float) -> str:

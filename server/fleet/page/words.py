@@ -137,21 +137,42 @@ def reason(why: Why, config: NodeConfig | None) -> tuple[str, str]:
     >>> reason(Why("flow", 0.5, "std_8", -2.0), None)[0]
     'flow is steadier than usual'
     """
-    kind, _, rows = why.feature.partition("_")
+    kind = why.feature.partition("_")[0]
     up = why.sigmas > 0
     how = (_UP if up else _DOWN).get(kind, "higher" if up else "lower")
     unit = unit_of(why.channel, config)
     name = f"{why.channel}{f' ({unit})' if unit else ''}"
     usual = "" if how in {"rising", "falling"} else " than usual"
-    stat = _STATS.get(kind, why.feature.replace("_", " "))
-    if kind == "dev":
-        stat = f"difference from its first {rows} readings"
-    over = f" over {rows} readings" if kind in _STATS and rows.isdecimal() else ""
-    if why.feature == why.channel:
-        stat = "newest value"
     side = "above" if up else "below"
-    detail = f"its {stat}{over} is {abs(why.sigmas):.1f} times its usual spread {side} where it"
-    return f"{name} is {how}{usual}", f"{detail} began"
+    detail = f"its {statistic(why.channel, why.feature)} is {abs(why.sigmas):.1f} times its usual"
+    return f"{name} is {how}{usual}", f"{detail} spread {side} where it began"
+
+
+def statistic(channel: str, feature: str) -> str:
+    """Return what is made of a channel's readings.
+
+    >>> statistic("flow", "std_8"), statistic("flow", "last"), statistic("flow", "dev_16")
+    ('spread over 8 readings', 'newest value', 'difference from its first 16 readings')
+    """
+    kind, _, rows = feature.partition("_")
+    if feature in {channel, "last"}:
+        return "newest value"
+    if kind == "dev":
+        return f"difference from its first {rows} readings"
+    stat = _STATS.get(kind, feature.replace("_", " "))
+    return f"{stat} over {rows} readings" if kind in _STATS and rows.isdecimal() else stat
+
+
+def feature(name: str, config: NodeConfig | None) -> tuple[str, str]:
+    """Return the name of a feature, and the unit of its values; empty: none is known.
+
+    >>> feature("vibration mean_6", None)
+    ('vibration, mean over 6 readings', '')
+    """
+    channel, _, what = name.partition(" ")
+    unit = unit_of(channel, config)
+    has_unit = unit and what.partition("_")[0] not in {"skew", "kurt", "crest", "slope"}
+    return f"{channel}, {statistic(channel, what)}", unit if has_unit else ""
 
 
 def unit_of(channel: str, config: NodeConfig | None) -> str:
