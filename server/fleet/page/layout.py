@@ -116,6 +116,14 @@ def login(visit: Visit, problem: str) -> str:
                 form(
                     visit,
                     "/login",
+                    # Nobody has a name here; what keeps passwords asks for one all the same.
+                    make(
+                        "input",
+                        name="username",
+                        value="fleet",
+                        autocomplete="username",
+                        hidden=True,
+                    ),
                     make(
                         "label",
                         "Password",

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from statistics import median
 from typing import NamedTuple
 
 from contract.picture import Lines, Spectrum
@@ -137,13 +138,15 @@ def _told(
         told = [(n, value) for n, value in levels if value is not None]
         if not told:
             continue
-        mean = sum(value for _, value in told) / len(told)
+        # Not the mean: one line of three may be another fault's.
+        usual = median(value for _, value in told)
         numbers = ", ".join(f"{n} x: {value:.3g}{unit}" for n, value in told)
-        out = judged and mean >= STANDS_OUT
+        out = judged and usual >= STANDS_OUT
         rows.append(
             make(
                 "li",
                 make("b", f"{kind.short} {hz:,.4g} Hz"),
+                " ",
                 make("span", "stands out", class_="mark") if out else None,
                 make("small", f"{kind.what}; {numbers}"),
             )
