@@ -13,6 +13,7 @@ from agent.imports import options as imports
 from agent.say import options as say
 from agent.train import options as training
 from contract.errors import BrokenError, RunoutError
+from contract.log import FORMATS
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -55,6 +56,12 @@ def _parser() -> argparse.ArgumentParser:
 
     run = command("run", _run, "Run until SIGINT or SIGTERM.")
     run.add_argument("--verbose", action="store_true", help="log debugging detail too")
+    run.add_argument(
+        "--log-format",
+        choices=FORMATS,
+        default="auto",
+        help="auto: for systemd's journal as fields, else in words",
+    )
     check = command(
         "check", _check, "Check a configuration and say what the agent would do with it."
     )
@@ -117,12 +124,12 @@ def _run(arguments: argparse.Namespace) -> int:
     from agent.app import run
     from agent.config import load
     from agent.intake import Intake
-    from agent.log import set_up
     from agent.memory import give_back
+    from contract.log import set_up
 
     give_back()
     config = load(arguments.config, arguments.set)
-    set_up(logging.DEBUG if arguments.verbose else logging.INFO)
+    set_up(logging.DEBUG if arguments.verbose else logging.INFO, arguments.log_format)
     stopping: list[int] = []
     intakes: list[Intake] = []
 

@@ -17,11 +17,11 @@ import msgspec
 from agent.config import AgentConfig
 from agent.conformity import Looked, as_text
 from agent.intake import Intake
-from agent.log import set_up
 from agent.mqtt import Link
 from agent.observed import Contract
 from agent.sources import Http, Source, SourceConfig
 from contract.errors import RunoutError
+from contract.log import set_up
 
 CONNECT_S = 10.0
 

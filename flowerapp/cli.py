@@ -13,11 +13,11 @@ from pathlib import Path
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from agent.config import AgentConfig, load
-from agent.log import set_up
 from agent.memory import give_back
 from agent.supernode import is_plain
 from contract import npz
 from contract.errors import RunoutError
+from contract.log import FORMATS, Format, set_up
 from flowerapp.keys import authority, private_key
 
 NUMBER = "node.number"
@@ -42,6 +42,12 @@ def main(argv: list[str] | None = None) -> int:
         help="in place of what the file says, e.g. --set federation.poll_s=10; may be repeated",
     )
     parser.add_argument("--verbose", action="store_true", help="log debugging detail too")
+    parser.add_argument(
+        "--log-format",
+        choices=FORMATS,
+        default="auto",
+        help="auto: for systemd's journal as fields, else in words",
+    )
     arguments = parser.parse_args(argv)
     try:
         config = load(arguments.config, arguments.set)
@@ -55,19 +61,24 @@ def main(argv: list[str] | None = None) -> int:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.default_int_handler)
     with contextlib.suppress(KeyboardInterrupt):
-        _run(config, ca, key, logging.DEBUG if arguments.verbose else logging.INFO)
+        level = logging.DEBUG if arguments.verbose else logging.INFO
+        _run(config, ca, key, level, arguments.log_format)
     return 0
 
 
 def _run(
-    config: AgentConfig, ca: str | None, key: ec.EllipticCurvePrivateKey | None, level: int
+    config: AgentConfig,
+    ca: str | None,
+    key: ec.EllipticCurvePrivateKey | None,
+    level: int,
+    form: Format,
 ) -> None:
     # Before numpy and Flower are imported: they look once.
     for name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"):
         os.environ.setdefault(name, "1")
     os.environ |= {"FLWR_TELEMETRY_ENABLED": "0", "FLWR_DISABLE_UPDATE_CHECK": "1"}
     give_back()
-    set_up(level)
+    set_up(level, form, "runout-node")
     logging.getLogger("httpx").setLevel(logging.WARNING)  # a line for each poll
     wait = threading.Event().wait
     log = logging.getLogger("runout.node")

@@ -2,6 +2,8 @@
 
 import argparse
 import importlib
+import logging
+import os
 import signal
 import sys
 import time
@@ -12,6 +14,7 @@ from typing import Protocol
 import msgspec
 
 from contract.errors import RunoutError
+from contract.log import FORMATS, Format, chosen, set_up
 from server.config import ServerConfig, load
 
 
@@ -65,6 +68,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     run.add_argument("--once", action="store_true", help="train once, hand the release out, end")
     run.add_argument("--rounds", type=int, metavar="N", help="in place of the configured number")
+    _add_log_format(run)
     command("check", _check, "Check a configuration and say what the server would do with it.")
     command("round", _round, "Ask the running server to train now.")
     select = command("select", _select, "Try several models on the fleet, and choose one.")
@@ -89,7 +93,7 @@ def _parser() -> argparse.ArgumentParser:
     withdraw.add_argument("node", help="its name")
     command("key", _key, "Print the public key that devices trust (federation.release_key).")
     command("publish", _publish, "Put what is handed out on the broker, for devices to fetch.")
-    command("fleet", _fleet, "Serve the fleet page alone, until SIGINT or SIGTERM.")
+    _add_log_format(command("fleet", _fleet, "Serve the fleet page alone, until a signal ends it."))
     command("service", _service, "Serve the models over REST and gRPC, until SIGINT or SIGTERM.")
     score = command("score", _score, "Score stored telemetry into a table, time after time.")
     score.add_argument("--once", action="store_true", help="what is new now, and end")
@@ -99,6 +103,15 @@ def _parser() -> argparse.ArgumentParser:
     )
     command("repin", _repin, "Let the next training pin the spec that most nodes run then.")
     return parser
+
+
+def _add_log_format(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--log-format",
+        choices=FORMATS,
+        default="auto",
+        help="auto: for systemd's journal as fields, else in words",
+    )
 
 
 def _add_enrolment(
@@ -235,7 +248,8 @@ def _run(arguments: argparse.Namespace) -> int:
         if arguments.rounds < 1:
             raise RunoutError(f"--rounds {arguments.rounds}: at least 1")
         config = msgspec.structs.replace(config, rounds=arguments.rounds)
-    server = Server(config, _tell, once=arguments.once)
+    tell = _teller(arguments.log_format)
+    server = Server(config, tell, once=arguments.once)
 
     def stop(_number: int, _frame: object) -> None:
         server.stop()
@@ -246,8 +260,22 @@ def _run(arguments: argparse.Namespace) -> int:
         return 0 if server.run() else 1
     from server.fleet.service import opened
 
-    with opened(config, _tell):
+    with opened(config, tell, words=tell is _tell):
         return 0 if server.run() else 1
+
+
+def _teller(form: Format) -> Callable[[str], None]:
+    """Return what tells a line: to standard output in words, else to the log."""
+    if chosen(form, os.environ) == "text":
+        return _tell
+    set_up(logging.INFO, form, "runout-server")
+    return _note
+
+
+def _note(line: str) -> None:
+    # A line of the ServerApp begins with the time that the log gives, too.
+    text = line.partition(" ")[2] if line[2:3] == ":" else line
+    logging.getLogger("runout.server").info("%s", text)
 
 
 def _tell(line: str) -> None:
@@ -351,7 +379,8 @@ def _publish(arguments: argparse.Namespace) -> int:
 def _fleet(arguments: argparse.Namespace) -> int:
     from server.fleet.service import serve
 
-    return serve(load(arguments.config), _tell)
+    tell = _teller(arguments.log_format)
+    return serve(load(arguments.config), tell, words=tell is _tell)
 
 
 def _service(arguments: argparse.Namespace) -> int:

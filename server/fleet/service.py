@@ -104,8 +104,12 @@ class _Tell(logging.Handler):
 
 
 @contextmanager
-def opened(config: ServerConfig, tell: Callable[[str], None]) -> Iterator[Fleet]:
+def opened(
+    config: ServerConfig, tell: Callable[[str], None], *, words: bool = True
+) -> Iterator[Fleet]:
     """Hear the fleet and serve its page until the end; ``tell`` gets lines meant for a person.
+
+    ``words``: what is logged goes to ``tell`` as well; else it goes where the program's log goes.
 
     Raises:
         RunoutError: database, password, certificate or address cannot be used.
@@ -113,10 +117,11 @@ def opened(config: ServerConfig, tell: Callable[[str], None]) -> Iterator[Fleet]
     config.folder.mkdir(parents=True, exist_ok=True)
     handler = _Tell(tell)
     with ExitStack() as stack:
-        log.addHandler(handler)
-        stack.callback(log.removeHandler, handler)
         log.setLevel(logging.INFO)
-        log.propagate = False
+        if words:
+            log.addHandler(handler)
+            stack.callback(log.removeHandler, handler)
+            log.propagate = False
         fleet = Fleet(config, stack)
         fleet.open()
         tell(f"listening to the agents on the broker {fleet.link.name}")
@@ -124,12 +129,12 @@ def opened(config: ServerConfig, tell: Callable[[str], None]) -> Iterator[Fleet]
         yield fleet
 
 
-def serve(config: ServerConfig, tell: Callable[[str], None]) -> int:
+def serve(config: ServerConfig, tell: Callable[[str], None], *, words: bool = True) -> int:
     """Serve until a signal ends it; returns the exit code: 1 if a part of it ended by itself."""
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
-    with opened(config, tell) as fleet:
+    with opened(config, tell, words=words) as fleet:
         while not stop.wait(1.0):
             if not fleet.alive:
                 return 1

@@ -80,7 +80,14 @@ class Said:
 class FleetProcess:
     """A ``runout-server fleet``."""
 
-    def __init__(self, folder: Path, broker_port: int, settings: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        broker_port: int,
+        settings: Sequence[str] = (),
+        options: Sequence[str] = (),
+    ) -> None:
+        self._options = options
         self.state = folder / "server"
         self._config = folder / "server.toml"
         top = [one for one in settings if not one.startswith("[") and "mqtt." not in one]
@@ -103,7 +110,7 @@ class FleetProcess:
     def start(self) -> "FleetProcess":
         program = str(Path(sys.executable).with_name("runout-server"))
         self._process = subprocess.Popen(
-            [program, "fleet", "--config", str(self._config)],
+            [program, "fleet", "--config", str(self._config), *self._options],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
         )
