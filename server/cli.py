@@ -101,8 +101,27 @@ def _parser() -> argparse.ArgumentParser:
     board.add_argument(
         "--out", type=Path, required=True, metavar="FOLDER", help="tensorboard --logdir"
     )
+    _add_evidently(command)
     command("repin", _repin, "Let the next training pin the spec that most nodes run then.")
     return parser
+
+
+def _add_evidently(command: _Command) -> None:
+    sub = command("evidently", _evidently, "Write an Evidently report of a machine's drift.")
+    sub.add_argument("machine", metavar="SITE/NODE/MACHINE")
+    sub.add_argument("--out", type=Path, metavar="FILE", help="as a page, 4 MB")
+    sub.add_argument("--json", type=Path, metavar="FILE", help="for programs")
+    sub.add_argument("--days", type=float, default=7.0, metavar="N", help="the newest (default 7)")
+    sub.add_argument(
+        "--reference-days", type=float, default=30.0, metavar="N", help="before (default 30)"
+    )
+    sub.add_argument(
+        "--threshold",
+        type=float,
+        default=0.5,
+        metavar="X",
+        help="Wasserstein's distance, in deviations of the reference (default 0.5)",
+    )
 
 
 def _add_log_format(command: argparse.ArgumentParser) -> None:
@@ -404,6 +423,23 @@ def _tensorboard(arguments: argparse.Namespace) -> int:
     if not paths:
         print("runout-server: nothing was trained yet", file=sys.stderr)
     return 0 if paths else 1
+
+
+def _evidently(arguments: argparse.Namespace) -> int:
+    from server.drift_report import report, windows
+
+    found = windows(
+        load(arguments.config), arguments.machine, arguments.days, arguments.reference_days
+    )
+    told = report(found, arguments.threshold, arguments.out, arguments.json)
+    print(f"{arguments.machine}: {len(found.current)} points now, {len(found.reference)} before")
+    for one in told:
+        print(f"{one.distance:8.2f}  {'drifted' if one.drifted else '       '}  {one.feature}")
+    if found.left_out:
+        print(f"too few points of {', '.join(found.left_out)}")
+    for path in filter(None, (arguments.out, arguments.json)):
+        print(path)
+    return 0
 
 
 def _key(arguments: argparse.Namespace) -> int:

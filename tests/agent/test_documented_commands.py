@@ -50,6 +50,7 @@ BY_ANOTHER_TEST = {
     r"runout-server models (wave|history)": "tests/server/test_waves.py::test_a_person_sees_holds",
     r"runout-server models": "tests/server/test_models_command.py::test_versions_are_listed",
     r"runout-server config ": "tests/server/test_settings.py::test_devices_are_chosen_by_labels",
+    r"runout-server evidently ": "tests/server/test_drift_report.py::test_a_feature_that_moved",
     r"runout-server tensorboard ": "tests/server/test_tensorboard.py::test_tensorboard_reads",
     r"runout-server score ": "tests/server/test_scores.py::test_the_command_says_what_it_did",
     r"curl .*/v1/scores": "tests/server/test_scores.py::test_the_command_says_what_it_did",
