@@ -14,19 +14,19 @@ from agent.say import options as say
 from agent.train import options as training
 from contract.errors import BrokenError, RunoutError
 from contract.log import FORMATS
+from contract.terminal import unless_left
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command; returns the exit code: 0 done, 1 a bad state, 2 a mistake to mend."""
     arguments = _parser().parse_args(argv)
     try:
-        code: int = arguments.do(arguments)
+        return unless_left(lambda: int(arguments.do(arguments)))
     except RunoutError as error:
         print(f"runout-agent: {error}", file=sys.stderr)
         return 1 if isinstance(error, BrokenError) else 2
     except KeyboardInterrupt:
         return 130
-    return code
 
 
 def _parser() -> argparse.ArgumentParser:

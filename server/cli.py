@@ -15,6 +15,7 @@ import msgspec
 
 from contract.errors import RunoutError
 from contract.log import FORMATS, Format, chosen, set_up
+from contract.terminal import unless_left
 from server.config import ServerConfig, load
 
 
@@ -25,13 +26,12 @@ def main(argv: list[str] | None = None) -> int:
     if arguments.config is None:
         parser.error("the following arguments are required: --config")
     try:
-        code: int = arguments.do(arguments)
+        return unless_left(lambda: int(arguments.do(arguments)))
     except RunoutError as error:
         print(f"runout-server: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         return 130
-    return code
 
 
 class _Command(Protocol):

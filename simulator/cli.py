@@ -5,10 +5,12 @@ import math
 import re
 import sys
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from contract.errors import RunoutError
+from contract.terminal import unless_left
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -37,22 +39,24 @@ def main(argv: list[str] | None = None) -> int:
     """Run the command; 0 done, 2 a mistake that can be mended, 130 ended by Ctrl-C."""
     args = _parser().parse_args(argv)
     try:
-        if args.command == "run":
-            _run(args)
-        elif args.command == "replay":
-            _replay(args)
-        elif args.command == "record":
-            _record(args)
-        elif args.command == "score":
-            _score(args)
-        else:
-            _list(args.scenarios)
+        return unless_left(lambda: _do(args))
     except RunoutError as error:
         print(f"runout-simulator: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("runout-simulator: ended by Ctrl-C; not all was played", file=sys.stderr)
         return 130
+
+
+def _do(args: argparse.Namespace) -> int:
+    commands: dict[str, Callable[[argparse.Namespace], None]] = {
+        "run": _run,
+        "replay": _replay,
+        "record": _record,
+        "score": _score,
+        "list": lambda args: _list(args.scenarios),
+    }
+    commands[args.command](args)
     return 0
 
 
