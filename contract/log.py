@@ -9,6 +9,7 @@ import errno
 import fcntl
 import json
 import logging
+import math
 import os
 import re
 import socket
@@ -58,7 +59,10 @@ class Text(logging.Formatter):
 
 
 class Json(logging.Formatter):
-    """An object a line: ``time level logger message``, ``error`` with a traceback, the facts."""
+    """An object a line: ``time level logger message``, ``error`` with a traceback, the facts.
+
+    What is not a finite number is ``null``: JSON (RFC 8259) has no word for it.
+    """
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the line; a fact named as one of these has a ``_`` behind its name."""
@@ -72,8 +76,18 @@ class Json(logging.Formatter):
         if record.exc_info:
             own["error"] = self.formatException(record.exc_info)
         for name, value in facts(record).items():
-            own[f"{name}_" if name in own else name] = value
-        return json.dumps(own, default=str, ensure_ascii=False)
+            own[f"{name}_" if name in own else name] = _finite(value)
+        return json.dumps(own, default=str, ensure_ascii=False, allow_nan=False)
+
+
+def _finite(value: object) -> object:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {str(name): _finite(one) for name, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(one) for one in value]
+    return value
 
 
 class Journal(logging.Handler):
@@ -160,7 +174,8 @@ def entry(message: str, record: logging.LogRecord, identifier: str) -> bytes:
 
 
 def _field(name: str, text: str) -> bytes:
-    value = text.encode(errors="surrogateescape")
+    # A path's undecodable bytes, as standard error would show them: no text may be refused here.
+    value = text.encode(errors="backslashreplace")
     if b"\n" not in value:
         return b"%s=%s\n" % (name.encode(), value)
     return b"%s\n%s%s\n" % (name.encode(), len(value).to_bytes(8, "little"), value)

@@ -100,6 +100,16 @@ def test_a_record_comes_with_its_facts_as_fields(
     assert int(found["CODE_LINE"]) > 0
 
 
+def test_text_that_is_no_unicode_is_written_too(
+    receiver: Receiver, logger: Callable[[logging.Handler], logging.Logger]
+) -> None:
+    log = logger(Journal("runout-agent", receiver.path))
+    log.warning("no such file: %s", os.fsdecode(b"caf\xe9"), extra={"text": "\ud800"})
+    found = receiver.take()
+    assert found["MESSAGE"].startswith(r"no such file: caf\udce9")
+    assert found["RUNOUT_TEXT"] == r"\ud800"
+
+
 def test_an_error_brings_its_traceback(
     receiver: Receiver, logger: Callable[[logging.Handler], logging.Logger]
 ) -> None:
@@ -135,6 +145,61 @@ def test_where_there_is_no_journal_standard_error_gets_priorities(
     assert capsys.readouterr().err == "<3>two\n<3>lines\n<7>one\n"
 
 
+# A journal of its own: on a /run that is this program's alone. What it asks for is written to stdout.
+_JOURNALD = r"""
+set -e
+mount -t tmpfs none /run
+mkdir -p /run/systemd/journal /run/log/journal
+echo 0123456789abcdef0123456789abcdef >/run/machine-id
+mount --bind /run/machine-id /etc/machine-id
+mount -t tmpfs none /var/log
+"$1" 2>/run/errors &
+journald=$!
+trap 'kill $journald; wait $journald' EXIT
+until [ -S /run/systemd/journal/socket ]; do
+  kill -0 $journald || { cat /run/errors >&2; exit 1; }
+done
+"$2" -c "$3"
+journalctl --sync
+journalctl -D /run/log/journal --no-pager -o json --all RUNOUT_ASSET=pump-1
+journalctl -D /run/log/journal --no-pager -o cat -p warning -t runout-agent
+"""
+_LOGS = """
+import logging
+from contract.log import set_up
+set_up(logging.INFO, "journal", "runout-agent")
+log = logging.getLogger("runout.agent")
+log.warning("late", extra={"asset": "pump-1", "text": "two\\nlines"})
+log.info("y" * 1_000_000, extra={"asset": "pump-1"})
+"""
+
+
+def test_a_real_journal_finds_entries_by_their_facts() -> None:
+    journald = Path("/lib/systemd/systemd-journald")
+    if os.geteuid() or not journald.exists():
+        pytest.skip("needs root and systemd-journald: a journal of the test's own is started")
+    apart = ["unshare", "--mount", "--propagation", "private"]
+    if subprocess.run([*apart, "true"], capture_output=True, check=False).returncode:
+        pytest.skip("mounts of one's own are not allowed here: no journal is started")
+    done = subprocess.run(
+        [*apart, "sh", "-c", _JOURNALD, "sh", journald, sys.executable, _LOGS],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+        cwd=Path(__file__).parents[1],
+    )
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr
+    late, long, *warnings = done.stdout.splitlines()
+    found = json.loads(late)
+    assert found["MESSAGE"] == "late asset=pump-1 text=two\nlines"
+    assert found["RUNOUT_TEXT"] == "two\nlines"
+    assert (found["PRIORITY"], found["SYSLOG_IDENTIFIER"]) == ("4", "runout-agent")
+    assert (found["LOGGER"], found["_TRANSPORT"]) == ("runout.agent", "journal")
+    assert json.loads(long)["MESSAGE"] == "y" * 1_000_000 + " asset=pump-1"
+    assert warnings == found["MESSAGE"].splitlines()
+
+
 def test_an_object_a_line_with_facts_that_keep_their_kind() -> None:
     record = logging.makeLogRecord(
         {
@@ -147,6 +212,7 @@ def test_an_object_a_line_with_facts_that_keep_their_kind() -> None:
             "hours": 3.5,
             "time": 7,
             "state": Path("x"),
+            "scores": {"pump": (float("nan"), 1.5)},
         }
     )
     line = Json().format(record)
@@ -159,7 +225,10 @@ def test_an_object_a_line_with_facts_that_keep_their_kind() -> None:
         "hours": 3.5,
         "time_": 7,
         "state": "x",
+        "scores": {"pump": [None, 1.5]},
     }
+    assert "NaN" not in line
+    del record.scores
     assert Text("%(message)s").format(record) == "a\nb hours=3.5 time=7 state=x"
 
 
@@ -199,7 +268,8 @@ def test_agent_and_server_log_as_they_are_told(tmp_path: Path, broker: Broker) -
 
     server = FleetProcess(tmp_path, broker.port, options=["--log-format", "json"])
     server.start().wait_for("connected to the broker")
+    server.wait_for("fleet page: ")  # either may come first
+    assert server.end() == 0
     said = [json.loads(line) for line in server.said.splitlines()]
-    server.close()
     assert {one["logger"] for one in said} <= {"runout.server", "runout.fleet"}
     assert any(one["message"].startswith("fleet page: ") for one in said)
