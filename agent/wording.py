@@ -6,6 +6,7 @@ import msgspec
 
 from contract.report import Alert, Health, Why
 from contract.spec import AssetClass
+from contract.wording import WAVES
 
 _STATS = {
     "mean": "mean",
@@ -19,20 +20,6 @@ _STATS = {
     "kurt": "kurtosis",
     "slope": "slope",
     "ewma": "smoothed mean",
-}
-_WAVES = {
-    "std": "standard deviation",
-    "min": "minimum",
-    "max": "maximum",
-    "crest": "crest factor",
-    "centroid": "spectral centroid",
-    "velocity_rms": "velocity, 10 to 1000 Hz,",
-    "zone": "severity zone",
-    "envelope_rms": "envelope",
-    "bpfo": "outer-race bearing line",
-    "bpfi": "inner-race bearing line",
-    "bsf": "rolling-element bearing line",
-    "ftf": "cage bearing line",
 }
 
 
@@ -144,7 +131,7 @@ def _channel(name: str, spec: AssetClass) -> str:
             if feature.startswith("band_"):
                 _, low, high = feature.split("_")
                 return f"band from {low} to {high} Hz of {wave.name}"
-            return f"{_WAVES.get(feature, feature)} of {wave.name}"
+            return f"{WAVES.get(feature, feature)} of {wave.name}"
     return name
 
 

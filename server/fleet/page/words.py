@@ -3,6 +3,8 @@
 from datetime import UTC, datetime
 
 from contract.report import Drifted, Health, NodeConfig, Why
+from contract.spec import WAVE_FEATURE
+from contract.wording import WAVES
 
 DAY_S = 86_400.0
 
@@ -141,11 +143,23 @@ def reason(why: Why, config: NodeConfig | None) -> tuple[str, str]:
     up = why.sigmas > 0
     how = (_UP if up else _DOWN).get(kind, "higher" if up else "lower")
     unit = unit_of(why.channel, config)
-    name = f"{why.channel}{f' ({unit})' if unit else ''}"
+    name = f"{channel(why.channel)}{f' ({unit})' if unit else ''}"
     usual = "" if how in {"rising", "falling"} else " than usual"
     side = "above" if up else "below"
     detail = f"its {statistic(why.channel, why.feature)} is {abs(why.sigmas):.1f} times its usual"
     return f"{name} is {how}{usual}", f"{detail} spread {side} where it began"
+
+
+def channel(name: str) -> str:
+    """Return the name of a channel; one made of bursts is called by what it is.
+
+    >>> channel("flow"), channel("accel.bpfo"), channel("accel.rms"), channel("line.3")
+    ('flow', 'outer-race bearing line of accel', 'rms of accel', 'line.3')
+    """
+    wave, _, what = name.rpartition(".")
+    if not wave or not WAVE_FEATURE.fullmatch(what):
+        return name
+    return f"{WAVES.get(what, what)} of {wave}"
 
 
 def statistic(channel: str, feature: str) -> str:
@@ -169,10 +183,10 @@ def feature(name: str, config: NodeConfig | None) -> tuple[str, str]:
     >>> feature("vibration mean_6", None)
     ('vibration, mean over 6 readings', '')
     """
-    channel, _, what = name.partition(" ")
-    unit = unit_of(channel, config)
+    of, _, what = name.partition(" ")
+    unit = unit_of(of, config)
     has_unit = unit and what.partition("_")[0] not in {"skew", "kurt", "crest", "slope"}
-    return f"{channel}, {statistic(channel, what)}", unit if has_unit else ""
+    return f"{channel(of)}, {statistic(of, what)}", unit if has_unit else ""
 
 
 def unit_of(channel: str, config: NodeConfig | None) -> str:
