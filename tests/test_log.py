@@ -145,7 +145,7 @@ def test_where_there_is_no_journal_standard_error_gets_priorities(
     assert capsys.readouterr().err == "<3>two\n<3>lines\n<7>one\n"
 
 
-# A journal of its own: on a /run that is this program's alone. What it asks for is written to stdout.
+# A journal of its own, on a /run that is this program's alone; what it is asked for is printed.
 _JOURNALD = r"""
 set -e
 mount -t tmpfs none /run
