@@ -145,7 +145,7 @@ def test_where_there_is_no_journal_standard_error_gets_priorities(
     assert capsys.readouterr().err == "<3>two\n<3>lines\n<7>one\n"
 
 
-# A journal of the test's own, on a /run and a /var/log that nobody else sees.
+# A journal of its own, on a /run that is this program's alone; what it is asked for is printed.
 _JOURNALD = r"""
 set -e
 mount -t tmpfs none /run
@@ -228,7 +228,7 @@ def test_an_object_a_line_with_facts_that_keep_their_kind() -> None:
         "scores": {"pump": [None, 1.5]},
     }
     assert "NaN" not in line
-    record.__dict__.pop("scores")
+    del record.scores
     assert Text("%(message)s").format(record) == "a\nb hours=3.5 time=7 state=x"
 
 
