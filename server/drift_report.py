@@ -118,7 +118,7 @@ def report(
     Raises:
         RunoutError: Evidently is not there.
     """
-    # Before it is imported: it looks once, and would tell its makers of each use.
+    # Before it is imported, as it looks once: its makers are told nothing.
     os.environ["DO_NOT_TRACK"] = "1"
     try:
         with warnings.catch_warnings():
