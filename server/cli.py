@@ -300,7 +300,9 @@ def _note(line: str) -> None:
 def _tell(line: str) -> None:
     # What comes from the ServerApp has its own time.
     stamp = "" if line[2:3] == ":" else time.strftime("%H:%M:%S ")
-    print(stamp + line, flush=True)
+    # In one piece: several threads tell, and print() may part a line from its end.
+    sys.stdout.write(f"{stamp}{line}\n")
+    sys.stdout.flush()
 
 
 def _init(arguments: argparse.Namespace) -> int:
